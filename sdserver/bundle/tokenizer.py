@@ -1,0 +1,37 @@
+"""CLIP's byte-pair vocabulary: token ids of text, offline.
+
+The vocabulary follows from the merge list (MIT, OpenAI CLIP): 256 byte symbols, the same with the
+end-of-word mark, one symbol per merge, and the two special tokens.
+"""
+
+import gzip
+from functools import cache
+from importlib import resources
+
+from transformers import CLIPTokenizer
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+START_ID, END_ID = 49406, 49407
+
+
+def _byte_symbols() -> list[str]:
+    """One printable character per byte, printable Latin-1 first (the order of GPT-2's table)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(256 + k) for k in range(len(rest))]
+
+
+def _merges() -> list[tuple[str, str]]:
+    packed = resources.files(__package__).joinpath("data/clip_merges.txt.gz").read_bytes()
+    lines = gzip.decompress(packed).decode("utf-8").splitlines()
+    return [(left, right) for left, right in (line.split(" ") for line in lines)]
+
+
+@cache
+def clip_tokenizer() -> CLIPTokenizer:
+    """The tokenizer of CLIP-L and OpenCLIP: 49408 ids, built once per process."""
+    merges = _merges()
+    symbols = _byte_symbols()
+    words = [*symbols, *(s + "</w>" for s in symbols), *(a + b for a, b in merges), START, END]
+    vocab = {word: index for index, word in enumerate(words)}
+    return CLIPTokenizer(vocab=vocab, merges=merges)

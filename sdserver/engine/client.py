@@ -1,0 +1,269 @@
+"""The front's side of the engine: tickets in, pictures out, whatever happens to the process.
+
+The engine process may die at any time. Its jobs are run again by the next one: a seed gives the
+same picture, so their clients see a slow answer. Jobs that were on their way when it died are
+suspects: each is run again alone, so that one which kills its engine twice fails alone.
+"""
+
+import asyncio
+import math
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from sdserver import errors
+from sdserver.engine.config import EngineConfig
+from sdserver.engine.messages import (
+    BatchRan,
+    Beat,
+    FromEngine,
+    Load,
+    Loaded,
+    LoadFailed,
+    MemoryFacts,
+    Stop,
+    StopMode,
+    Submit,
+    ToEngine,
+)
+from sdserver.engine.supervisor import Supervisor
+from sdserver.engine.ticket import Ticket
+from sdserver.errors import CheckpointError, NotReady, PoisonJob, QueueFull
+from sdserver.jobs.events import Cancelled, Failed, Finished, JobEvent
+from sdserver.jobs.job import Job
+
+
+class EngineProcess(Protocol):
+    """What the client needs of a supervisor."""
+
+    @property
+    def pid(self) -> int | None: ...
+    def start(self) -> None: ...
+    def send(self, message: ToEngine) -> None: ...
+    async def stop(self) -> None: ...
+
+
+Supervise = Callable[
+    [EngineConfig, Callable[[FromEngine], None], Callable[[int | None], None]], EngineProcess
+]
+
+MAX_CRASHES = 2
+FIRST_BACKOFF, LAST_BACKOFF = 0.2, 30.0
+TYPICAL_ROW_SECONDS = 0.1
+
+
+class EngineClient:
+    """All that the entry points see of the engine. Lives on one event loop.
+
+    Args:
+        config: what engine processes are started with.
+        max_queue: how many requests may be unfinished at once.
+        on_message: told every message of the engine, after the client took it in.
+        on_restart: told the exit code whenever the engine process died unasked.
+        supervise: makes the supervisor; tests put a scripted one here.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        max_queue: int,
+        on_message: Callable[[FromEngine], None],
+        on_restart: Callable[[int | None], None],
+        supervise: Supervise = Supervisor,
+    ) -> None:
+        self._supervisor = supervise(config, self._observe, self._restart)
+        self._max_queue = max_queue
+        self._max_running = config.max_running
+        self._on_message = on_message
+        self._on_restart = on_restart
+        self._tickets: dict[str, Ticket] = {}
+        self._owner: dict[str, Ticket] = {}
+        self._loads: dict[str, list[asyncio.Future[Loaded]]] = {}
+        self._alive = False
+        self._sent: set[str] = set()
+        self._crashes: dict[str, int] = {}
+        self._suspects: deque[str] = deque()
+        self._restarts_in_a_row = 0
+        self._row_seconds = TYPICAL_ROW_SECONDS
+        self._accepting = True
+        self.model: Loaded | None = None
+        self.memory: MemoryFacts | None = None
+
+    @property
+    def running(self) -> int:
+        """Requests with at least one image on its way."""
+        return sum(ticket.state == "running" for ticket in self._tickets.values())
+
+    @property
+    def waiting(self) -> int:
+        """Requests accepted but not begun."""
+        return sum(ticket.state == "queued" for ticket in self._tickets.values())
+
+    @property
+    def capacity(self) -> int:
+        """Images that may be on their way at once."""
+        return self._max_running
+
+    @property
+    def eta_seconds(self) -> float:
+        """A guess when all that was accepted is done, from the last batches' speed."""
+        rows = sum(2 * (ticket.steps_total - ticket.steps_done) for ticket in self._tickets.values())
+        return rows * self._row_seconds
+
+    @property
+    def pid(self) -> int | None:
+        """The engine's process id."""
+        return self._supervisor.pid
+
+    def start(self) -> None:
+        """Start the engine process. Call on the event loop."""
+        self._supervisor.start()
+        self._alive = True
+
+    async def stop(self) -> None:
+        """Refuse new work, drop what is unfinished, end the engine process."""
+        self._accepting = False
+        for ticket in self.active():
+            ticket.stop("drop")
+        await self._supervisor.stop()
+        for ticket in self.active():
+            for job in ticket.unfinished:
+                self._settle(Cancelled(job.id))
+
+    async def load(self, checkpoint: str) -> Loaded:
+        """Have a checkpoint loaded, after the jobs accepted before.
+
+        Raises:
+            CheckpointError: it cannot be used; the engine has no checkpoint now.
+        """
+        future: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
+        self._loads.setdefault(checkpoint, []).append(future)
+        self._supervisor.send(Load(checkpoint))
+        return await future
+
+    def submit(self, request_id: str, jobs: Sequence[Job]) -> Ticket:
+        """Accept a request.
+
+        Raises:
+            NotReady: the client was stopped.
+            QueueFull: too many requests are unfinished; nothing was accepted.
+        """
+        if not self._accepting:
+            raise NotReady("The server is shutting down; send the request to another node.", 5)
+        if len(self._tickets) >= self._max_queue:
+            wait = min(60, max(1, math.ceil(self.eta_seconds / max(1, len(self._tickets)))))
+            raise QueueFull(f"{len(self._tickets)} requests wait already; try again in {wait} s.", wait)
+        ticket = Ticket(request_id, jobs, self._stop)
+        self._tickets[request_id] = ticket
+        for job in jobs:
+            self._owner[job.id] = ticket
+        if not self._suspects:
+            self._send(jobs)
+        return ticket
+
+    def active(self) -> tuple[Ticket, ...]:
+        """Unfinished requests, oldest first."""
+        return tuple(self._tickets.values())
+
+    def stop_current(self, mode: StopMode) -> None:
+        """End the oldest running request early; does nothing when none runs."""
+        for ticket in self._tickets.values():
+            if ticket.state == "running":
+                ticket.stop(mode)
+                return
+
+    def _send(self, jobs: Sequence[Job]) -> None:
+        """Hand jobs to the engine, each once per engine; while none lives they wait for the next."""
+        if not self._alive:
+            return
+        for job in jobs:
+            if job.id not in self._sent:
+                self._sent.add(job.id)
+                self._supervisor.send(Submit(job))
+
+    def _stop(self, jobs: Sequence[str], mode: StopMode) -> None:
+        for job in jobs:
+            if job in self._sent:
+                self._supervisor.send(Stop(job, mode))
+            else:
+                self._settle(Cancelled(job))
+
+    def _observe(self, message: FromEngine) -> None:
+        match message:
+            case Loaded():
+                self.model = message
+                self._restarts_in_a_row = 0
+                for future in self._loads.pop(message.checkpoint, ()):
+                    if not future.done():
+                        future.set_result(message)
+            case LoadFailed():
+                self.model = None
+                kind = getattr(errors, message.error, CheckpointError)
+                kind = kind if issubclass(kind, CheckpointError) else CheckpointError
+                for future in self._loads.pop(message.checkpoint, ()):
+                    if not future.done():
+                        future.set_exception(kind(message.message))
+            case BatchRan():
+                if message.kind == "predict":
+                    self._row_seconds += 0.1 * (message.seconds / message.rows - self._row_seconds)
+            case Beat():
+                self.memory = message.memory
+            case _:
+                self._settle(message)
+        self._on_message(message)
+
+    def _settle(self, event: JobEvent) -> None:
+        """Tell a job's event to its ticket, and forget what ended."""
+        ticket = self._owner.get(event.job)
+        if ticket is None:
+            return
+        ticket.observe(event)
+        if isinstance(event, Finished | Failed | Cancelled):
+            del self._owner[event.job]
+            self._sent.discard(event.job)
+            self._crashes.pop(event.job, None)
+            if ticket.state == "done":
+                self._tickets.pop(ticket.id, None)
+            if event.job in self._suspects:
+                self._suspects.remove(event.job)
+                self._send_next()
+
+    def _send_next(self) -> None:
+        """Hand out what may run now: one suspect alone, or everything when there is none."""
+        unfinished = [job for ticket in self.active() for job in ticket.unfinished]
+        if self._suspects:
+            unfinished = [job for job in unfinished if job.id == self._suspects[0]]
+        self._send(unfinished)
+
+    def _restart(self, exit_code: int | None) -> None:
+        """The engine died: count its victims, wait a little longer each time, start another."""
+        self._alive = False
+        self._sent.clear()
+        self.memory = None
+        self._on_restart(exit_code)
+        victims = [
+            job.id for ticket in self.active() for job in ticket.unfinished if job.id in ticket.started
+        ]
+        for victim in victims:
+            self._crashes[victim] = self._crashes.get(victim, 0) + 1
+            self._owner[victim].restart(victim)
+        self._suspects = deque(dict.fromkeys([*victims, *self._suspects]))
+        backoff = min(LAST_BACKOFF, FIRST_BACKOFF * 2**self._restarts_in_a_row)
+        self._restarts_in_a_row += 1
+        asyncio.get_running_loop().call_later(backoff * random.uniform(0.8, 1.2), self._revive)
+
+    def _revive(self) -> None:
+        if not self._accepting:
+            return
+        self.start()
+        if self.model is not None:
+            self._supervisor.send(Load(self.model.checkpoint))
+        for checkpoint in self._loads:
+            self._supervisor.send(Load(checkpoint))
+        poisoned = [job for job in self._suspects if self._crashes[job] >= MAX_CRASHES]
+        self._suspects = deque(job for job in self._suspects if job not in poisoned)
+        for job in poisoned:
+            message = "This job ended the engine twice; it is not tried again."
+            self._settle(Failed(job, PoisonJob.__name__, message))
+        self._send_next()

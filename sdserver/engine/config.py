@@ -1,0 +1,31 @@
+"""What an engine process is started with: picklable, torch-free."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Start-up facts of one engine process.
+
+    Attributes:
+        device: auto, cpu, cuda, cuda:N, mps or xpu.
+        precision: auto is fp16 on a GPU and fp32 on a CPU.
+        attention: auto, sdpa or xformers.
+        threads: CPU threads, 0 for the library's own choice.
+        max_batch_rows: rows of one UNet batch at 512x512; larger pictures get fewer.
+        max_running: images on their way at once.
+        deterministic: pad every batch to the same rows, so that pictures do not depend on the load.
+        allow_pickle: whether .ckpt files may be loaded (weights only).
+        cached_checkpoints: how many checkpoints stay loaded.
+    """
+
+    device: str
+    precision: Literal["auto", "fp16", "bf16", "fp32"]
+    attention: Literal["auto", "sdpa", "xformers"]
+    threads: int
+    max_batch_rows: int
+    max_running: int
+    deterministic: bool
+    allow_pickle: bool
+    cached_checkpoints: int

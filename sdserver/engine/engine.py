@@ -1,0 +1,217 @@
+"""The only loop: collect the calls of all running programs, run a batch, send out the results.
+
+The engine knows no workflow and no model. Everything here runs on one thread.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sdserver.calls import DeviceCall, Interrupted, Report, UseModel
+from sdserver.engine.batcher import Batcher, Pending
+from sdserver.engine.messages import BatchRan, FromEngine, Load, Loaded, LoadFailed, StopMode
+from sdserver.errors import EngineFailure, SdServerError
+from sdserver.jobs.events import Cancelled, Failed, Finished, Progress, Started
+from sdserver.jobs.job import Job
+from sdserver.jobs.model import ModelFacts
+from sdserver.programs.program import Outcome, Program, ProgramTable
+
+
+class Device(Protocol):
+    """What runs batches: the bundle, or a toy in tests."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    def run(self, calls: Sequence[DeviceCall]) -> list[Any]:
+        """One result per call, in order; an exception object where a call failed."""
+        ...
+
+
+@dataclass(slots=True)
+class Running:
+    """A program on its way: the calls it waits for and the answers so far."""
+
+    job: Job
+    program: Program
+    single: bool = True
+    answers: list[Any] = field(default_factory=list)
+    missing: int = 0
+
+
+class Engine:
+    """Runs jobs. Call `submit`, `stop` and `load` between steps, and `step` while it is busy.
+
+    Args:
+        device: runs the batches.
+        programs: makes a job's program.
+        batcher: holds and groups the calls.
+        emit: is told every message; called on the engine's thread.
+        max_running: how many programs may be on their way at once.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        programs: ProgramTable,
+        batcher: Batcher[DeviceCall],
+        emit: Callable[[FromEngine], None],
+        max_running: int,
+    ) -> None:
+        self._device = device
+        self._programs = programs
+        self._batcher = batcher
+        self._emit = emit
+        self._max_running = max_running
+        self._waiting: deque[Job | Load] = deque()
+        self._running: dict[str, Running] = {}
+        self._checkpoint: str | None = None
+
+    @property
+    def running(self) -> int:
+        """How many programs are on their way."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs and loads have not begun."""
+        return len(self._waiting)
+
+    @property
+    def busy(self) -> bool:
+        """Whether `step` has anything to do."""
+        return bool(self._running or self._waiting)
+
+    def submit(self, job: Job) -> None:
+        """Queue a job; it begins when its turn comes."""
+        self._waiting.append(job)
+
+    def load(self, checkpoint: str) -> None:
+        """Queue the loading of a checkpoint, in turn with the jobs."""
+        self._waiting.append(Load(checkpoint))
+
+    def stop(self, job_id: str, mode: StopMode) -> None:
+        """End a job early; unknown and finished jobs are ignored."""
+        for item in self._waiting:
+            if not isinstance(item, Load) and item.id == job_id:
+                self._waiting.remove(item)
+                self._emit(Cancelled(job_id))
+                return
+        running = self._running.get(job_id)
+        if running is None:
+            return
+        self._batcher.drop(job_id)
+        if mode == "drop":
+            self._close(running)
+            self._emit(Cancelled(job_id))
+        else:
+            self._resume(running, lambda: running.program.throw(Interrupted()))
+
+    def step(self) -> None:
+        """Begin the jobs that may begin, then run one batch."""
+        self._admit()
+        batch = self._batcher.next_batch()
+        if not batch:
+            return
+        started = time.monotonic()
+        results = self._run([pending.call for pending in batch])
+        kind = type(batch[0].call).__name__.lower()
+        self._emit(BatchRan(kind, len(batch), time.monotonic() - started))
+        for pending, result in zip(batch, results, strict=True):
+            self._deliver(pending, result)
+
+    def _run(self, calls: list[DeviceCall]) -> list[Any]:
+        try:
+            return self._device.run(calls)
+        except Exception as error:  # noqa: BLE001 - a fault in one batch must fail its jobs only
+            return [error] * len(calls)
+
+    def _admit(self) -> None:
+        """Begin waiting jobs in order. Jobs of another checkpoint wait until the running ones end,
+        and nothing overtakes them: so checkpoints switch as seldom as the order allows.
+        """
+        while self._waiting and len(self._running) < self._max_running:
+            item = self._waiting[0]
+            if item.checkpoint != self._checkpoint and self._running:
+                return
+            self._waiting.popleft()
+            if isinstance(item, Load):
+                self._load(item.checkpoint)
+            else:
+                self._checkpoint = item.checkpoint
+                self._begin(item)
+
+    def _load(self, checkpoint: str) -> None:
+        started = time.monotonic()
+        (facts,) = self._run([UseModel(checkpoint)])
+        if isinstance(facts, ModelFacts):
+            self._checkpoint = checkpoint
+            seconds = time.monotonic() - started
+            self._emit(Loaded(checkpoint, facts.family, self._device.name, self._device.precision, seconds))
+        else:
+            self._checkpoint = None
+            self._emit(LoadFailed(checkpoint, *_describe(facts)))
+
+    def _begin(self, job: Job) -> None:
+        running = Running(job, self._programs(job))
+        self._running[job.id] = running
+        self._emit(Started(job.id))
+        self._resume(running, lambda: next(running.program))
+
+    def _deliver(self, pending: Pending[DeviceCall], result: object) -> None:
+        running = self._running.get(pending.owner)
+        if running is None:
+            return
+        running.answers[pending.slot] = result
+        running.missing -= 1
+        if running.missing:
+            return
+        failure = next((answer for answer in running.answers if isinstance(answer, Exception)), None)
+        if failure is not None:
+            self._resume(running, lambda: running.program.throw(failure))
+        else:
+            answer = running.answers[0] if running.single else list(running.answers)
+            self._resume(running, lambda: running.program.send(answer))
+
+    def _resume(self, running: Running, advance: Callable[[], Any]) -> None:
+        """Advance a program to its next device calls, or to its end."""
+        job_id = running.job.id
+        try:
+            wanted = advance()
+            while isinstance(wanted, Report):
+                self._emit(Progress(job_id, wanted.step, wanted.steps))
+                wanted = running.program.send(None)
+        except StopIteration as end:
+            del self._running[job_id]
+            outcome: Outcome = end.value
+            self._emit(Finished(job_id, outcome.picture, outcome.interrupted))
+        except Interrupted:
+            del self._running[job_id]
+            self._emit(Cancelled(job_id))
+        except Exception as error:  # noqa: BLE001 - a fault in one program must fail its job only
+            del self._running[job_id]
+            self._emit(Failed(job_id, *_describe(error)))
+        else:
+            running.single = not isinstance(wanted, list)
+            calls = [wanted] if running.single else wanted
+            running.answers = [None] * len(calls)
+            running.missing = len(calls)
+            self._batcher.add(job_id, calls)
+
+    def _close(self, running: Running) -> None:
+        del self._running[running.job.id]
+        with suppress(Exception):
+            running.program.close()
+
+
+def _describe(error: object) -> tuple[str, str]:
+    """Name and sentence of an error; what is not of our tree is an EngineFailure."""
+    if isinstance(error, SdServerError):
+        return type(error).__name__, str(error)
+    return EngineFailure.__name__, f"{type(error).__name__}: {error}"

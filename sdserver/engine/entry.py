@@ -1,0 +1,13 @@
+"""Where a spawned engine process begins. Resolved by name, so that the front stays free of torch."""
+
+import importlib
+import signal
+from multiprocessing.connection import Connection
+
+from sdserver.engine.config import EngineConfig
+
+
+def run(pipe: Connection, config: EngineConfig) -> None:
+    """Import the engine in this process and run it until its front says Shutdown or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the front decides.
+    importlib.import_module("sdserver.engine.process").run(pipe, config)

@@ -1,0 +1,1 @@
+"""Pixels on the host: encoding, infotext, grids, files."""

@@ -1,0 +1,1 @@
+"""Requests, events and results: frozen dataclasses on the standard library alone."""

@@ -1,0 +1,61 @@
+"""What a job reports. Every job ends in exactly one of Finished, Failed and Cancelled."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded image: rows of RGB bytes, `height * width * 3` in all."""
+
+    width: int
+    height: int
+    pixels: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The engine began to work on the job."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`step` of `steps` evaluations of the denoiser are done."""
+
+    job: str
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The picture is there. `interrupted` says that sampling was ended early on request."""
+
+    job: str
+    picture: Picture
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The job could not be finished.
+
+    Attributes:
+        error: name of the class in `sdserver.errors`.
+        message: its sentence.
+    """
+
+    job: str
+    error: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The job was dropped before it made a picture."""
+
+    job: str
+
+
+JobEvent = Started | Progress | Finished | Failed | Cancelled

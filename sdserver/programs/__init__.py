@@ -1,0 +1,1 @@
+"""Jobs as generators that yield device calls."""

@@ -1,0 +1,22 @@
+"""What a program is: a generator that yields device calls and returns its result."""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from sdserver.calls import Call, DeviceCall
+from sdserver.jobs.events import Picture
+from sdserver.jobs.job import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A program's result. `interrupted`: sampling was ended early on request."""
+
+    picture: Picture
+    interrupted: bool = False
+
+
+# What is sent in depends on the call that was yielded (see `sdserver.calls`), hence Any.
+Program = Generator[Call | list[DeviceCall], Any, Outcome]
+ProgramTable = Callable[[Job], Program]

@@ -1,0 +1,1 @@
+"""Prompts: emphasis, editing, composition, chunks of 75 tokens. Knows neither torch nor tokenizers."""

@@ -1,0 +1,1 @@
+"""Sigmas, samplers, noise, guidance: the arithmetic of denoising one image."""

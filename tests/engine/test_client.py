@@ -1,0 +1,213 @@
+"""The client against a scripted engine process: tickets, crashes, suspects, poison."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from sdserver.engine.client import EngineClient
+from sdserver.engine.config import EngineConfig
+from sdserver.engine.messages import Load, Loaded, LoadFailed, Stop, Submit
+from sdserver.errors import NotReady, OutOfMemory, PoisonJob, QueueFull, UnreadableCheckpoint
+from sdserver.jobs.events import Cancelled, Failed, Finished, Picture, Progress, Started
+from sdserver.jobs.job import Noise, Prompt, Sampling, Size, Txt2Img
+
+PICTURE = Picture(1, 1, b"abc")
+CONFIG = EngineConfig("cpu", "fp32", "sdpa", 1, 4, 4, False, False, 1)
+JOB = Txt2Img(
+    "r/0",
+    "/m.safetensors",
+    Prompt("a", "", 1, "Original", 20),
+    Size(64, 64),
+    Noise(1, 1, 0.0, None, 0, "CPU"),
+    Sampling("Euler", "Automatic", 5, 7.0, 1.0, 0.0, 0.0, float("inf"), 1.0, 0.0, 0.0, 0.0, False),
+)
+
+
+def jobs(request: str, count: int = 1):
+    return [replace(JOB, id=f"{request}/{k}") for k in range(count)]
+
+
+class ScriptedProcess:
+    """Records what it is sent; the test says what it answers and when it dies."""
+
+    pid = 1
+
+    def __init__(self, config, on_message, on_exit):
+        self.tell = on_message
+        self.die = on_exit
+        self.starts = 0
+        self.sent = []
+
+    def start(self):
+        self.starts += 1
+        self.sent = []
+
+    def send(self, message):
+        self.sent.append(message)
+
+    async def stop(self):
+        pass
+
+    def submitted(self):
+        return [message.job.id for message in self.sent if isinstance(message, Submit)]
+
+    def finish(self, *ids):
+        for id in ids:
+            self.tell(Started(id))
+            self.tell(Finished(id, PICTURE))
+
+
+class Rig:
+    def __init__(self, max_queue=8):
+        self.restarts = []
+        self.messages = []
+
+        def supervise(*args):
+            self.process = ScriptedProcess(*args)
+            return self.process
+
+        self.client = EngineClient(CONFIG, max_queue, self.messages.append, self.restarts.append, supervise)
+        self.client.start()
+
+    async def crash(self):
+        starts = self.process.starts
+        self.process.die(-9)
+        async with asyncio.timeout(5):
+            while self.process.starts == starts:
+                await asyncio.sleep(0.01)
+
+
+def scenario(test: Callable[[Rig], Awaitable[None]]):
+    def run():
+        async def main():
+            await test(Rig())
+
+        asyncio.run(main())
+
+    run.__name__ = test.__name__
+    return run
+
+
+@scenario
+async def test_results_come_in_job_order(rig):
+    ticket = rig.client.submit("r", jobs("r", 3))
+    assert (ticket.state, rig.client.waiting, rig.client.running) == ("queued", 1, 0)
+    rig.process.tell(Started("r/2"))
+    rig.process.tell(Progress("r/2", 2, 5))
+    assert (ticket.state, ticket.steps_done, ticket.steps_total) == ("running", 2, 15)
+    rig.process.finish("r/2", "r/0", "r/1")
+    assert [end.job for end in await ticket.results()] == ["r/0", "r/1", "r/2"]
+    assert (ticket.state, rig.client.active()) == ("done", ())
+
+
+@scenario
+async def test_a_failed_job_raises_its_class_once_all_ended(rig):
+    ticket = rig.client.submit("r", jobs("r", 2))
+    rig.process.tell(Failed("r/0", "OutOfMemory", "too big"))
+    assert ticket.state != "done"
+    rig.process.finish("r/1")
+    with pytest.raises(OutOfMemory, match="too big"):
+        await ticket.results()
+
+
+@scenario
+async def test_a_full_queue_refuses_before_any_work(rig):
+    for k in range(8):
+        rig.client.submit(f"r{k}", jobs(f"r{k}"))
+    with pytest.raises(QueueFull) as refusal:
+        rig.client.submit("late", jobs("late"))
+    assert 1 <= refusal.value.retry_after <= 60
+    assert "late/0" not in rig.process.submitted()
+    rig.process.finish("r0/0")
+    rig.client.submit("late", jobs("late"))
+    assert "late/0" in rig.process.submitted()
+
+
+@scenario
+async def test_a_crash_loses_nothing(rig):
+    first = rig.client.submit("a", jobs("a", 2))
+    second = rig.client.submit("b", jobs("b"))
+    rig.process.tell(Loaded("/m.safetensors", "sd1", "cpu", "fp32", 0.1))
+    rig.process.tell(Started("a/0"))
+    rig.process.tell(Progress("a/0", 3, 5))
+    await rig.crash()
+    assert rig.restarts == [-9]
+    assert rig.process.sent[0] == Load("/m.safetensors")
+    assert rig.process.submitted() == ["a/0"], "the suspect runs alone"
+    assert first.steps_done == 0
+    third = rig.client.submit("c", jobs("c"))
+    assert rig.process.submitted() == ["a/0"]
+    rig.process.finish("a/0")
+    assert rig.process.submitted() == ["a/0", "a/1", "b/0", "c/0"]
+    rig.process.finish("a/1", "b/0", "c/0")
+    for ticket in (first, second, third):
+        assert all(isinstance(end, Finished) for end in await ticket.results())
+
+
+@scenario
+async def test_a_job_that_kills_its_engine_twice_fails_alone(rig):
+    good = rig.client.submit("good", jobs("good"))
+    bad = rig.client.submit("bad", jobs("bad"))
+    rig.process.tell(Started("good/0"))
+    rig.process.tell(Started("bad/0"))
+    await rig.crash()
+    assert rig.process.submitted() == ["good/0"]
+    rig.process.finish("good/0")
+    assert rig.process.submitted() == ["good/0", "bad/0"]
+    rig.process.tell(Started("bad/0"))
+    await rig.crash()
+    with pytest.raises(PoisonJob):
+        await bad.results()
+    assert [end.job for end in await good.results()] == ["good/0"]
+    assert rig.process.submitted() == []
+
+
+@scenario
+async def test_what_waits_for_a_new_engine_can_be_stopped(rig):
+    ticket = rig.client.submit("a", jobs("a", 2))
+    rig.process.tell(Started("a/0"))
+    rig.process.die(1)
+    ticket.stop("interrupt")
+    assert await ticket.results() == (Cancelled("a/0"), Cancelled("a/1"))
+
+
+@scenario
+async def test_interrupt_ends_all_and_skip_only_what_runs(rig):
+    ticket = rig.client.submit("a", jobs("a", 3))
+    rig.process.tell(Started("a/0"))
+    ticket.stop("skip")
+    assert [m for m in rig.process.sent if isinstance(m, Stop)] == [Stop("a/0", "skip")]
+    rig.client.stop_current("interrupt")
+    assert [m.job for m in rig.process.sent if isinstance(m, Stop)][1:] == ["a/0", "a/1", "a/2"]
+
+
+@scenario
+async def test_a_failed_load_says_why(rig):
+    load = asyncio.ensure_future(rig.client.load("/bad.safetensors"))
+    await asyncio.sleep(0)
+    assert rig.process.sent == [Load("/bad.safetensors")]
+    rig.process.tell(LoadFailed("/bad.safetensors", "UnreadableCheckpoint", "cut short"))
+    with pytest.raises(UnreadableCheckpoint, match="cut short"):
+        await load
+    assert rig.client.model is None
+
+
+@scenario
+async def test_a_load_survives_a_crash(rig):
+    load = asyncio.ensure_future(rig.client.load("/m.safetensors"))
+    await asyncio.sleep(0)
+    await rig.crash()
+    assert rig.process.sent == [Load("/m.safetensors")]
+    rig.process.tell(Loaded("/m.safetensors", "sd1", "cpu", "fp32", 0.1))
+    assert (await load).family == "sd1"
+
+
+@scenario
+async def test_a_stopped_client_refuses_and_settles_everything(rig):
+    ticket = rig.client.submit("a", jobs("a"))
+    await rig.client.stop()
+    assert await ticket.results() == (Cancelled("a/0"),)
+    with pytest.raises(NotReady):
+        rig.client.submit("b", jobs("b"))
