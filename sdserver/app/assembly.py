@@ -1,0 +1,124 @@
+"""The parts of the front that take long to import: catalog, options, downloads, the API."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import Event
+
+from sdserver.api.config import ApiConfig, FlagValue, Limits
+from sdserver.api.options import CHECKPOINT, CHECKPOINT_HASH, Options
+from sdserver.api.server import create_app
+from sdserver.catalog.catalog import Catalog
+from sdserver.engine.client import EngineClient
+from sdserver.errors import CheckpointError, UnknownCheckpoint
+from sdserver.ops.downloads.fetch import fetch
+from sdserver.ops.downloads.progress import DownloadProgress
+from sdserver.ops.metrics import Metrics
+from sdserver.prompt.styles import read_styles
+from sdserver.settings.cmd_flags import cmd_flags
+from sdserver.settings.model import Settings
+from sdserver.settings.version import VERSION
+from sdserver.web.routes import page_routes
+
+DEMO = "demo.safetensors"
+
+
+class Assembly:
+    """Everything of the front that hangs on the settings.
+
+    Args:
+        settings: resolved start-up settings.
+        environ: where tokens for downloads are found.
+    """
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._environ = environ
+        self._folder = settings.models_dir / "Stable-diffusion"
+        self._catalog = self._scan([settings.checkpoint] if settings.checkpoint else [])
+        self._options = Options(settings.data_dir / "config.json")
+
+    def choose(self) -> Path:
+        """The checkpoint to start with where none is to be downloaded.
+
+        The one that --ckpt names, else the one chosen last time, else the first, where the demo
+        comes after everything that the user put there.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        settings = self._settings
+        if settings.checkpoint is not None:
+            if not settings.checkpoint.exists():
+                raise CheckpointError(f"{settings.checkpoint} does not exist; check --ckpt.")
+            return settings.checkpoint
+        chosen = self._options.snapshot().get(CHECKPOINT)
+        if isinstance(chosen, str):
+            try:
+                return Path(self._catalog.find(chosen).filename)
+            except UnknownCheckpoint:
+                pass  # it was removed since; the first of the others stands in
+        found = [Path(checkpoint.filename) for checkpoint in self._catalog.all()]
+        if not found:
+            raise CheckpointError(f"There is no checkpoint; put one into {self._folder} or give --model_url.")
+        return min(found, key=lambda path: path.name == DEMO)
+
+    def fetch(self, progress: Callable[[DownloadProgress], None], cancelled: Event) -> Path:
+        """Have the checkpoint that --model_url names. Blocks.
+
+        Raises:
+            DownloadError: it cannot be had.
+        """
+        return fetch(
+            self._settings.model_url,
+            self._folder,
+            sha256=self._settings.model_sha256 or None,
+            tokens=self._environ,
+            progress=progress,
+            cancelled=cancelled,
+        )
+
+    def use(self, path: Path) -> None:
+        """Make the loaded checkpoint the chosen one, with its hash. Reads the file once: blocks."""
+        self._catalog = self._scan([path])
+        wanted = str(path.absolute())
+        (checkpoint,) = (known for known in self._catalog.all() if known.filename == wanted)
+        checkpoint = self._catalog.hashed(checkpoint)
+        self._options.apply({CHECKPOINT: checkpoint.title, CHECKPOINT_HASH: checkpoint.sha256 or ""})
+
+    def _scan(self, files: list[Path]) -> Catalog:
+        """The catalog of the folders and of single files elsewhere."""
+        settings = self._settings
+        return Catalog(
+            self._folder,
+            settings.data_dir / ".cache" / "hashes.json",
+            settings.ckpt_dir,
+            files,
+            allow_pickle=settings.allow_pickle,
+        )
+
+    def api(self, client: EngineClient, metrics: Metrics) -> object:
+        """The application of the API's port."""
+        settings = self._settings
+        limits = Limits(
+            max_width=settings.max_width,
+            max_height=settings.max_height,
+            max_pixels=settings.max_pixels,
+            max_steps=settings.max_steps,
+            max_images=settings.max_images,
+        )
+        config = ApiConfig(
+            data_dir=settings.data_dir,
+            version=VERSION,
+            limits=limits,
+            users=tuple((user.user, user.password) for user in settings.api_auth),
+            cors_allow_origins=settings.cors_allow_origins,
+            cors_allow_origins_regex=settings.cors_allow_origins_regex,
+            subpath=settings.subpath,
+            max_body_bytes=settings.max_body_mb * 10**6,
+            finish_on_disconnect=settings.finish_on_disconnect,
+            request_timeout=settings.request_timeout,
+            flags=cmd_flags(settings),
+            styles=read_styles(settings.data_dir / "styles.csv"),
+        )
+        pages = () if settings.nowebui else page_routes()
+        return create_app(config, client, self._catalog, self._options, metrics.request_done, pages)

@@ -1,0 +1,1 @@
+"""What the operator decides at start: flags, environment and file, folded into one frozen `Settings`."""

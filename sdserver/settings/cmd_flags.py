@@ -1,0 +1,89 @@
+"""The start-up flags as `GET /sdapi/v1/cmd-flags` of AUTOMATIC1111 v1.10.1 shows them."""
+
+from sdserver.settings.a1111_flags import FLAGS
+from sdserver.settings.model import Settings
+
+_PRECISIONS = {"auto": "autocast", "fp16": "half", "bf16": "half", "fp32": "full"}
+_DEFAULTS: dict[str, object] = {
+    "filenames_max_length": 128,
+    "gradio_queue": True,
+    "max_batch_count": 16,
+    "ngrok_options": {},
+    "ngrok_region": "",
+    "sub_quad_q_chunk_size": 1024,
+}
+
+
+def cmd_flags(settings: Settings) -> dict[str, object]:
+    """All 126 flags: the settings in AUTOMATIC1111's words, its defaults for what has no meaning here.
+
+    Unlike there, no password shows: `api_auth` is `***` where users are set.
+    """
+    values: dict[str, object] = {key: None if flag.takes else False for key, flag in FLAGS.items()}
+    values |= _DEFAULTS | _folders(settings) | _choices(settings)
+    return values
+
+
+def _folders(settings: Settings) -> dict[str, object]:
+    data, models = settings.data_dir, settings.models_dir
+    names = {
+        "bsrgan_models_path": "BSRGAN",
+        "codeformer_models_path": "Codeformer",
+        "dat_models_path": "DAT",
+        "embeddings_dir": "embeddings",
+        "esrgan_models_path": "ESRGAN",
+        "gfpgan_dir": "GFPGAN",
+        "gfpgan_models_path": "GFPGAN",
+        "hypernetwork_dir": "hypernetworks",
+        "ldsr_models_path": "LDSR",
+        "lora_dir": "Lora",
+        "lyco_dir_backcompat": "LyCORIS",
+        "realesrgan_models_path": "RealESRGAN",
+        "scunet_models_path": "ScuNET",
+        "swinir_models_path": "SwinIR",
+    }
+    return {
+        **{key: str(models / name) for key, name in names.items()},
+        "data_dir": str(data),
+        "gradio_allowed_path": [],
+        "localizations_dir": str(data / "localizations"),
+        "models_dir": str(models),
+        "styles_file": [str(data / "styles.csv")],
+        "textual_inversion_templates_dir": str(data / "textual_inversion_templates"),
+        "ui_config_file": str(data / "ui-config.json"),
+        "ui_settings_file": str(data / "config.json"),
+    }
+
+
+def _choices(settings: Settings) -> dict[str, object]:
+    kind, _, index = settings.device.partition(":")
+    texts = {
+        "ckpt": settings.checkpoint,
+        "ckpt_dir": settings.ckpt_dir,
+        "config": settings.config,
+        "cors_allow_origins": ",".join(settings.cors_allow_origins),
+        "cors_allow_origins_regex": settings.cors_allow_origins_regex,
+        "device_id": index if kind == "cuda" else "",
+        "subpath": settings.subpath.lstrip("/"),
+        "tls_certfile": settings.tls_certfile,
+        "tls_keyfile": settings.tls_keyfile,
+    }
+    return {
+        **{key: str(value) if value else None for key, value in texts.items()},
+        "api": True,
+        "api_auth": "***" if settings.api_auth else None,
+        "api_server_stop": settings.api_server_stop,
+        "disable_safe_unpickle": settings.allow_pickle,
+        "listen": settings.listen,
+        "loglevel": settings.log_level.upper(),
+        "no_half": settings.precision == "fp32",
+        "nowebui": settings.nowebui,
+        "opt_sdp_attention": settings.attention == "sdpa",
+        "port": settings.port,
+        "precision": _PRECISIONS[settings.precision],
+        "server_name": settings.host,
+        "timeout_keep_alive": settings.timeout_keep_alive,
+        "use_cpu": ["all"] if settings.device == "cpu" else [],
+        "use_ipex": kind == "xpu",
+        "xformers": settings.attention == "xformers",
+    }

@@ -1,0 +1,271 @@
+"""Every setting, once: its type, default, limits and what the help says about it."""
+
+# ruff: noqa: RUF009 - `_option` makes a dataclass field with metadata, not a shared default
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal, TypeVar
+from urllib.parse import urlsplit
+
+from sdserver.settings import kinds
+from sdserver.settings.credential import Credential
+from sdserver.settings.kinds import Kind
+
+T = TypeVar("T")
+LOOPBACK = "127.0.0.1"
+LOOPBACK_HOSTS = frozenset({LOOPBACK, "::1", "localhost"})
+
+SERVING = "Ports and clients"
+MODEL = "Checkpoint and folders"
+DEVICE = "Device"
+LIMITS = "Limits"
+LOGGING = "Logging"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What is known of one setting beside its type; kept in the dataclass field's metadata.
+
+    Attributes:
+        shown_default: the default as the help names it.
+        secret: its value appears in no repr, help, error or report.
+    """
+
+    name: str
+    group: str
+    kind: Kind
+    text: str
+    shown_default: str
+    secret: bool
+
+
+def _option(group: str, kind: Kind, default: T, text: str, *, shown: str = "", secret: bool = False) -> T:
+    meta = {"option": (group, kind, text, shown, secret)}
+    return field(default=default, repr=not secret, metadata=meta)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All start-up settings, resolved: no None stands for a default. `load.load` makes them.
+
+    Read by the composition root alone, which hands each part the values it needs.
+    """
+
+    host: str = _option(SERVING, kinds.host(), LOOPBACK, "Address the API and the page listen on.")
+    port: int = _option(
+        SERVING, kinds.integer(0, 65535), 8000, "Port of the API and the page; 0 takes any free one."
+    )
+    listen: bool = _option(
+        SERVING, kinds.switch(), False, "Listen on all addresses: the same as --host 0.0.0.0."
+    )
+    maintenance_host: str = _option(
+        SERVING, kinds.host(), LOOPBACK, "Address of the maintenance port.", shown="as --host"
+    )
+    maintenance_port: int = _option(
+        SERVING, kinds.integer(0, 65535), 8001, "Port of health, state and metrics; 0 takes any free one."
+    )
+    nowebui: bool = _option(SERVING, kinds.switch(), False, "Serve the API without the page.")
+    subpath: str = _option(
+        SERVING, kinds.subpath(), "", "Path prefix under which a proxy serves this server.", shown="none"
+    )
+    api_auth: tuple[Credential, ...] = _option(
+        SERVING,
+        kinds.credentials(),
+        (),
+        "Who may use the API and the page (HTTP Basic): user:password[,user2:password2]. "
+        "Only a user's first colon separates. In the settings file a list may hold passwords with commas.",
+        shown="everybody",
+        secret=True,
+    )
+    api_auth_file: Path | None = _option(
+        SERVING, kinds.path(), None, "File with more such users, separated by commas or lines.", shown="none"
+    )
+    api_server_stop: bool = _option(
+        SERVING, kinds.switch(), False, "Let clients end the server by /sdapi/v1/server-kill and -stop."
+    )
+    cors_allow_origins: tuple[str, ...] = _option(
+        SERVING,
+        kinds.origins(),
+        (),
+        "Web origins whose pages may call the API, separated by commas.",
+        shown="none",
+    )
+    cors_allow_origins_regex: str = _option(
+        SERVING, kinds.regex(), "", "The same as one regular expression.", shown="none"
+    )
+    tls_certfile: Path | None = _option(
+        SERVING,
+        kinds.path(),
+        None,
+        "Certificate (PEM) to serve HTTPS with; needs --tls-keyfile.",
+        shown="none",
+    )
+    tls_keyfile: Path | None = _option(
+        SERVING, kinds.path(), None, "Private key (PEM) of the certificate.", shown="none"
+    )
+    timeout_keep_alive: int = _option(
+        SERVING, kinds.integer(0, 86_400, "SECONDS"), 30, "How long an idle connection stays open."
+    )
+    request_timeout: float = _option(
+        SERVING,
+        kinds.seconds(86_400),
+        0.0,
+        "Give up a request after this time in queue and work; 0 is never.",
+    )
+    finish_on_disconnect: bool = _option(
+        SERVING, kinds.switch(), False, "Finish a job whose client has left, instead of cancelling it."
+    )
+
+    data_dir: Path = _option(
+        MODEL,
+        kinds.path(),
+        Path(),
+        "Folder with models/ and outputs/, laid out as AUTOMATIC1111's.",
+        shown="the current folder if it has models/Stable-diffusion, else the one start.sh is in",
+    )
+    models_dir: Path = _option(
+        MODEL, kinds.path(), Path("models"), "Folder of the models.", shown="models in the data folder"
+    )
+    config: Path | None = _option(
+        MODEL,
+        kinds.path(),
+        None,
+        "Settings file (TOML) to read instead of config.toml in the data folder.",
+        shown="none",
+    )
+    checkpoint: Path | None = _option(
+        MODEL,
+        kinds.path(),
+        None,
+        "Checkpoint to load at start (also --ckpt).",
+        shown="the downloaded one, else the first found",
+    )
+    ckpt_dir: Path | None = _option(
+        MODEL, kinds.path(), None, "Another folder to look for checkpoints in.", shown="none"
+    )
+    model_url: tuple[str, ...] = _option(
+        MODEL,
+        kinds.sources(),
+        (),
+        "Where to download the checkpoint from at start: an address or a path. "
+        "Given again, it names mirrors that are tried in turn.",
+        shown="none",
+        secret=True,
+    )
+    model_sha256: str = _option(
+        MODEL,
+        kinds.matching("[0-9a-f]{64}", "64 hexadecimal digits", "HEX"),
+        "",
+        "What the downloaded checkpoint's SHA-256 must be.",
+        shown="not checked",
+    )
+    allow_pickle: bool = _option(
+        MODEL, kinds.switch(), False, "Also load .ckpt and .pt files, which safer formats replace."
+    )
+
+    device: str = _option(
+        DEVICE,
+        kinds.matching(
+            "auto|cpu|mps|(cuda|xpu)(:[0-9]{1,3})?", "auto, cpu, cuda, cuda:N, mps, xpu or xpu:N", "DEVICE"
+        ),
+        "auto",
+        "Device to compute on: auto, cpu, cuda, cuda:N, mps, xpu or xpu:N.",
+    )
+    precision: Literal["auto", "fp16", "bf16", "fp32"] = _option(
+        DEVICE,
+        kinds.choice(
+            "auto", "fp16", "bf16", "fp32", aliases={"full": "fp32", "half": "fp16", "autocast": "auto"}
+        ),
+        "auto",
+        "Number format of the networks; AUTOMATIC1111's full, half and autocast mean fp32, fp16 and auto.",
+    )
+    attention: Literal["auto", "sdpa", "xformers"] = _option(
+        DEVICE, kinds.choice("auto", "sdpa", "xformers"), "auto", "Implementation of attention."
+    )
+    threads: int = _option(
+        DEVICE, kinds.integer(0, 1024), 0, "Processor threads for computing; 0 leaves it to torch."
+    )
+    deterministic: bool = _option(
+        DEVICE, kinds.switch(), False, "Make a seed's picture independent of the load, at some cost in speed."
+    )
+    max_batch_rows: int = _option(
+        DEVICE, kinds.integer(1, 1024), 16, "Most UNet rows in one batch; a picture with guidance takes two."
+    )
+    max_running: int = _option(
+        DEVICE, kinds.integer(1, 1024), 16, "Most pictures that are worked on at once."
+    )
+
+    max_queue: int = _option(
+        LIMITS, kinds.integer(1, 100_000), 64, "Most pictures that wait; further requests get 503."
+    )
+    max_body_mb: int = _option(
+        LIMITS, kinds.integer(1, 10_000), 100, "Largest request body in MB (10^6 bytes)."
+    )
+    max_width: int = _option(LIMITS, kinds.integer(64, 16_384), 2048, "Greatest width in pixels.")
+    max_height: int = _option(LIMITS, kinds.integer(64, 16_384), 2048, "Greatest height in pixels.")
+    max_pixels: int = _option(
+        LIMITS, kinds.integer(4096, 2**28), 2048 * 2048, "Greatest width times height in pixels."
+    )
+    max_steps: int = _option(LIMITS, kinds.integer(1, 10_000), 150, "Most sampling steps.")
+    max_images: int = _option(
+        LIMITS, kinds.integer(1, 10_000), 64, "Most pictures in one request (batch size times batch count)."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = _option(
+        LOGGING, kinds.choice("debug", "info", "warning", "error", "critical"), "info", "What to log."
+    )
+    log_prompts: bool = _option(LOGGING, kinds.switch(), False, "Let the log hold prompts.")
+
+    notices: tuple[str, ...] = ()
+    """What the operator should know of the options given, one line each; for the log."""
+
+    @property
+    def outputs_dir(self) -> Path:
+        """Where saved pictures go."""
+        return self.data_dir / "outputs"
+
+    def public(self) -> dict[str, object]:
+        """All settings as JSON values for reports: secrets as `***`, addresses without login and query."""
+        return {option.name: _public(getattr(self, option.name), option.secret) for option in options()}
+
+
+def _public(value: object, secret: bool) -> object:
+    match value:
+        case tuple():
+            return [_public(item, secret) for item in value]
+        case Credential():
+            return "***"
+        case Path():
+            return str(value)
+        case str() if secret and "://" in value:
+            return without_secrets(value)
+        case _:
+            return value
+
+
+def without_secrets(url: str) -> str:
+    """The address without user, password, query and fragment, each of which may hold a token."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "***"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def options() -> Iterator[Option]:
+    """Every setting an operator may give, in the order of the help."""
+    for item in fields(Settings):
+        if "option" in item.metadata:
+            group, kind, text, shown, secret = item.metadata["option"]
+            yield Option(item.name, group, kind, text, shown or _shown(item.default), secret)
+
+
+def _shown(default: object) -> str:
+    match default:
+        case bool():
+            return "on" if default else "off"
+        case float():
+            return f"{default:g}"
+        case _:
+            return str(default)
