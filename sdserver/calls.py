@@ -43,6 +43,9 @@ class EncodeText:
         text: may hold emphasis and BREAK.
         size: the size of the pass being run (SDXL conditions on it).
         is_negative: SDXL zeroes an empty negative prompt.
+        variants: every text of the timeline that `text` belongs to, in order and with repeats, `text`
+            among them; empty if it stands alone. A1111 encodes them in one call, so they share the
+            number of chunks and the mean that emphasis "Original" restores.
     """
 
     model: str
@@ -52,6 +55,7 @@ class EncodeText:
     comma_padding_backtrack: int
     size: Size
     is_negative: bool
+    variants: tuple[str, ...] = ()
 
     def batch_key(self) -> Hashable:
         return ("text", self.model)

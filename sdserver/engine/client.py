@@ -49,6 +49,7 @@ Supervise = Callable[
 ]
 
 MAX_CRASHES = 2
+MAX_DEATHS_LOADING = 3
 FIRST_BACKOFF, LAST_BACKOFF = 0.2, 30.0
 TYPICAL_ROW_SECONDS = 0.1
 
@@ -201,9 +202,7 @@ class EngineClient:
                 self.model = None
                 kind = getattr(errors, message.error, CheckpointError)
                 kind = kind if issubclass(kind, CheckpointError) else CheckpointError
-                for future in self._loads.pop(message.checkpoint, ()):
-                    if not future.done():
-                        future.set_exception(kind(message.message))
+                self._fail_load(message.checkpoint, kind(message.message))
             case BatchRan():
                 if message.kind == "predict":
                     self._row_seconds += 0.1 * (message.seconds / message.rows - self._row_seconds)
@@ -212,6 +211,15 @@ class EngineClient:
             case _:
                 self._settle(message)
         self._on_message(message)
+
+    def _fail_load(self, checkpoint: str, error: CheckpointError) -> None:
+        for future in self._loads.pop(checkpoint, ()):
+            if not future.done():
+                future.set_exception(error)
+
+    def _fail_loads(self, error: CheckpointError) -> None:
+        for checkpoint in tuple(self._loads):
+            self._fail_load(checkpoint, error)
 
     def _settle(self, event: JobEvent) -> None:
         """Tell a job's event to its ticket, and forget what ended."""
@@ -249,6 +257,13 @@ class EngineClient:
             self._crashes[victim] = self._crashes.get(victim, 0) + 1
             self._owner[victim].restart(victim)
         self._suspects = deque(dict.fromkeys([*victims, *self._suspects]))
+        if self._restarts_in_a_row + 1 >= MAX_DEATHS_LOADING:
+            self._fail_loads(
+                CheckpointError(
+                    f"The engine process ended {MAX_DEATHS_LOADING} times while loading it (last exit code "
+                    f"{exit_code}); the machine may lack memory for this checkpoint."
+                )
+            )
         backoff = min(LAST_BACKOFF, FIRST_BACKOFF * 2**self._restarts_in_a_row)
         self._restarts_in_a_row += 1
         asyncio.get_running_loop().call_later(backoff * random.uniform(0.8, 1.2), self._revive)

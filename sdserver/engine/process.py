@@ -46,8 +46,12 @@ def run(pipe: Connection, config: EngineConfig) -> None:
     threading.Thread(target=_receive, args=(pipe, inbox), daemon=True).start()
     if config.threads:
         torch.set_num_threads(config.threads)
-    bundle = Bundle(config.device, config.precision, config.attention, config.cached_checkpoints, config.allow_pickle)
-    engine = Engine(bundle, program_for, Batcher(row_budget(config.max_batch_rows)), pipe.send, config.max_running)
+    bundle = Bundle(
+        config.device, config.precision, config.attention, config.cached_checkpoints, config.allow_pickle
+    )
+    engine = Engine(
+        bundle, program_for, Batcher(row_budget(config.max_batch_rows)), pipe.send, config.max_running
+    )
     with torch.inference_mode():
         serve(engine, inbox, pipe.send, bundle.memory_facts)
 

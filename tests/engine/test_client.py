@@ -9,7 +9,7 @@ import pytest
 from sdserver.engine.client import EngineClient
 from sdserver.engine.config import EngineConfig
 from sdserver.engine.messages import Load, Loaded, LoadFailed, Stop, Submit
-from sdserver.errors import NotReady, OutOfMemory, PoisonJob, QueueFull, UnreadableCheckpoint
+from sdserver.errors import CheckpointError, NotReady, OutOfMemory, PoisonJob, QueueFull, UnreadableCheckpoint
 from sdserver.jobs.events import Cancelled, Failed, Finished, Picture, Progress, Started
 from sdserver.jobs.job import Noise, Prompt, Sampling, Size, Txt2Img
 
@@ -202,6 +202,17 @@ async def test_a_load_survives_a_crash(rig):
     assert rig.process.sent == [Load("/m.safetensors")]
     rig.process.tell(Loaded("/m.safetensors", "sd1", "cpu", "fp32", 0.1))
     assert (await load).family == "sd1"
+
+
+@scenario
+async def test_a_checkpoint_that_kills_every_engine_is_given_up(rig):
+    load = asyncio.ensure_future(rig.client.load("/huge.safetensors"))
+    await asyncio.sleep(0)
+    for _ in range(3):
+        assert not load.done()
+        await rig.crash()
+    with pytest.raises(CheckpointError, match="3 times while loading"):
+        await load
 
 
 @scenario

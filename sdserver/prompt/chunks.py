@@ -1,0 +1,118 @@
+"""Chunks: a text as rows of 77 token ids, the length that CLIP reads."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sdserver.jobs.job import Emphasis
+from sdserver.prompt.attention import BREAK, Segment, parse_attention
+
+LENGTH = 75
+"""Tokens of text per chunk; start and end token make it 77."""
+
+Tokenize = Callable[[list[str]], Sequence[Sequence[int]]]
+"""Token ids of each text, without start and end token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The token ids that chunking knows. `pad` fills what follows a chunk's first `end`."""
+
+    start: int
+    end: int
+    pad: int
+    comma: int
+
+
+CLIP = Vocabulary(start=49406, end=49407, pad=49407, comma=267)
+"""CLIP-L: SD 1 and SDXL's first encoder. Their padding is the end token itself."""
+
+OPEN_CLIP = Vocabulary(start=49406, end=49407, pad=0, comma=267)
+"""OpenCLIP: SD 2 and SDXL's second encoder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """77 token ids with start, end and padding, and the weight of each token's vector."""
+
+    tokens: tuple[int, ...]
+    multipliers: tuple[float, ...]
+
+
+def chunk_text(
+    text: str, emphasis: Emphasis, tokenize: Tokenize, vocabulary: Vocabulary, comma_padding_backtrack: int
+) -> tuple[Chunk, ...]:
+    """Tokenise a text with emphasis and BREAK into chunks; at least one, an empty text has an empty one.
+
+    Follows AUTOMATIC1111.
+
+    Args:
+        text: one text of a timeline.
+        emphasis: "None" takes brackets and BREAK literally, "Ignore" drops the weights; "Original" and
+            "No norm" differ only in what the encoder does with them.
+        tokenize: called once, with all pieces of the text.
+        vocabulary: of the tokenizer and its encoder.
+        comma_padding_backtrack: when a chunk is full and the next token is no comma, what follows its last
+            comma moves to the next chunk if that is fewer tokens than this (0: never).
+
+    Raises:
+        InvalidField: see `parse_attention`.
+    """
+    builder = _Builder(vocabulary, comma_padding_backtrack)
+    pieces = segments(text, emphasis)
+    for piece, tokens in zip(pieces, tokenize([words for words, _ in pieces]), strict=True):
+        if piece == BREAK:
+            builder.finish_chunk()
+        else:
+            builder.add(tokens, 1.0 if emphasis == "Ignore" else piece[1])
+    return builder.finish()
+
+
+def segments(text: str, emphasis: Emphasis) -> tuple[Segment, ...]:
+    """The text's segments in an emphasis mode; "Ignore" still shows the weights."""
+    return ((text, 1.0),) if emphasis == "None" else parse_attention(text)
+
+
+@dataclass(slots=True)
+class _Builder:
+    """The finished chunks and the one being filled; `after_comma` is its length up to its last comma."""
+
+    vocabulary: Vocabulary
+    backtrack: int
+    chunks: list[Chunk] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    after_comma: int | None = None
+
+    def add(self, tokens: Sequence[int], weight: float) -> None:
+        for token in tokens:
+            is_comma = token == self.vocabulary.comma
+            if len(self.tokens) == LENGTH:
+                # A comma that opens a chunk is no place to split it at later: AUTOMATIC1111's behaviour.
+                self.finish_chunk(LENGTH if is_comma else self.split_point())
+            elif is_comma:
+                self.after_comma = len(self.tokens) + 1
+            self.tokens.append(token)
+            self.weights.append(weight)
+
+    def split_point(self) -> int:
+        """How many tokens of the full chunk stay in it: those up to a comma near its end, else all."""
+        if self.after_comma is None or LENGTH - self.after_comma >= self.backtrack:
+            return LENGTH
+        return self.after_comma
+
+    def finish_chunk(self, length: int = LENGTH) -> None:
+        """End the chunk after `length` tokens; the others begin the next one."""
+        padding = [self.vocabulary.end] * (LENGTH - len(self.tokens[:length]))
+        tokens = [self.vocabulary.start, *self.tokens[:length], *padding, self.vocabulary.end]
+        if self.vocabulary.pad != self.vocabulary.end:
+            text_end = tokens.index(self.vocabulary.end) + 1
+            tokens[text_end:] = [self.vocabulary.pad] * (len(tokens) - text_end)
+        weights = [1.0, *self.weights[:length], *(1.0 for _ in padding), 1.0]
+        self.chunks.append(Chunk(tuple(tokens), tuple(weights)))
+        self.tokens, self.weights = self.tokens[length:], self.weights[length:]
+        self.after_comma = None
+
+    def finish(self) -> tuple[Chunk, ...]:
+        if self.tokens or not self.chunks:
+            self.finish_chunk()
+        return tuple(self.chunks)
