@@ -15,6 +15,7 @@ class ModelFacts:
         key: the checkpoint's identity: its absolute path.
         latent_channels: 4 for all Stable Diffusion families.
         alphas: the cumulative products of alpha, one per timestep 0..999.
+        device: where latents and noise live, as torch names it.
         inpainting: whether the UNet takes mask and masked image beside the latent (9 channels).
     """
 
@@ -24,3 +25,4 @@ class ModelFacts:
     latent_channels: int
     alphas: tuple[float, ...]
     inpainting: bool
+    device: str = "cpu"

@@ -1,0 +1,107 @@
+"""Whatever shares its batches, a job's picture is its solo picture, and it ends exactly once."""
+
+from functools import cache
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from toy import ToyDevice, toy_job
+
+from sdserver.engine.batcher import Batcher
+from sdserver.engine.engine import Engine
+from sdserver.jobs.events import Cancelled, Failed, Finished, Started
+from sdserver.programs.table import program_for
+
+PLANS = st.tuples(
+    st.sampled_from(["Euler", "Euler a", "Heun", "DPM++ 2M", "DPM++ 2M SDE", "DPM++ SDE", "DDIM", "LCM"]),
+    st.sampled_from(["Automatic", "Karras", "Exponential", "SGM Uniform"]),
+    st.integers(2, 6),
+    st.sampled_from([1.0, 4.5]),
+    st.sampled_from(["a toy", "[a|b] toy", "one AND two :0.5", "a fault"]),
+    st.sampled_from([64, 128]),
+    st.integers(0, 3),
+)
+
+
+def job_of(job_id, plan):
+    sampler, schedule, steps, cfg, text, size, seed = plan
+    return toy_job(
+        job_id, sampler=sampler, schedule=schedule, steps=steps, cfg=cfg, text=text, size=size, seed=seed
+    )
+
+
+@cache
+def solo(plan):
+    events = []
+    engine = Engine(ToyDevice(), program_for, Batcher(lambda _: 16), events.append, 1)
+    engine.submit(job_of("solo", plan))
+    while engine.busy:
+        engine.step()
+    return events[-1]
+
+
+class BatchMates(RuleBasedStateMachine):
+    """Jobs arrive, are stopped and finish in any order."""
+
+    @initialize(rows=st.integers(1, 9), running=st.integers(1, 6))
+    def begin(self, rows, running):
+        self.events = []
+        self.jobs = {}
+        self.stopped = set()
+        self.engine = Engine(ToyDevice(), program_for, Batcher(lambda _: rows), self.events.append, running)
+
+    @rule(plan=PLANS)
+    def submit(self, plan):
+        job_id = f"j{len(self.jobs)}"
+        self.jobs[job_id] = plan
+        self.engine.submit(job_of(job_id, plan))
+
+    @precondition(lambda self: self.engine.busy)
+    @rule(count=st.integers(1, 5))
+    def step(self, count):
+        for _ in range(count):
+            self.engine.step()
+
+    @precondition(lambda self: self.jobs)
+    @rule(pick=st.integers(0, 99), mode=st.sampled_from(["interrupt", "drop"]))
+    def stop(self, pick, mode):
+        job_id = f"j{pick % len(self.jobs)}"
+        if not any(getattr(event, "job", None) == job_id for event in self.ends()):
+            self.stopped.add(job_id)
+        self.engine.stop(job_id, mode)
+
+    def ends(self):
+        return [event for event in self.events if isinstance(event, Finished | Failed | Cancelled)]
+
+    @invariant()
+    def at_most_one_end(self):
+        if hasattr(self, "events"):
+            ended = [event.job for event in self.ends()]
+            assert len(ended) == len(set(ended))
+
+    def teardown(self):
+        if not hasattr(self, "events"):
+            return
+        for _ in range(4000):
+            if not self.engine.busy:
+                break
+            self.engine.step()
+        assert not self.engine.busy, "somebody starves"
+        ends = {event.job: event for event in self.ends()}
+        assert ends.keys() == self.jobs.keys()
+        for job_id, plan in self.jobs.items():
+            end, alone = ends[job_id], solo(plan)
+            if job_id in self.stopped:
+                continue
+            if isinstance(alone, Finished):
+                assert end.picture == alone.picture
+            else:
+                assert (end.error, end.message) == (alone.error, alone.message)
+        started = [event.job for event in self.events if isinstance(event, Started)]
+        assert started == sorted(started, key=lambda name: int(name[1:])), "first come, first served"
+
+
+TestBatchMates = BatchMates.TestCase
+TestBatchMates.settings = settings(
+    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)

@@ -1,0 +1,171 @@
+"""The engine over the toy device: what programs are sent, what becomes of faults and stops."""
+
+import pytest
+from toy import CHECKPOINT, ToyDevice, toy_job
+
+from sdserver.engine.batcher import Batcher
+from sdserver.engine.engine import Engine
+from sdserver.engine.messages import BatchRan, Loaded, LoadFailed
+from sdserver.jobs.events import Cancelled, Failed, Finished, Progress, Started
+from sdserver.programs.table import program_for
+
+TERMINAL = (Finished, Failed, Cancelled)
+
+
+class Bench:
+    def __init__(self, max_running=16, rows=16):
+        self.device = ToyDevice()
+        self.events = []
+        self.engine = Engine(self.device, program_for, Batcher(lambda _: rows), self.events.append, max_running)
+
+    def finish(self, limit=5000):
+        for _ in range(limit):
+            if not self.engine.busy:
+                return self
+            self.engine.step()
+        raise AssertionError("the engine never comes to rest")
+
+    def of(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def end_of(self, job_id):
+        (end,) = [event for event in self.of(TERMINAL) if event.job == job_id]
+        return end
+
+
+def test_a_job_reports_its_life_in_order():
+    bench = Bench()
+    bench.engine.submit(toy_job("a", steps=3))
+    bench.finish()
+    mine = [event for event in bench.events if not isinstance(event, BatchRan)]
+    assert [type(event) for event in mine] == [Started, Progress, Progress, Progress, Finished]
+    assert [(event.step, event.steps) for event in bench.of(Progress)] == [(1, 3), (2, 3), (3, 3)]
+    assert len(mine[-1].picture.pixels) == 8 * 8 * 3
+
+
+def test_mixed_samplers_steps_and_prompts_share_batches():
+    bench = Bench()
+    mix = [("Euler", 5), ("Euler a", 7), ("DPM++ 2M", 6), ("Heun", 4), ("DDIM", 8), ("DPM++ SDE", 3)]
+    for k, (sampler, steps) in enumerate(mix):
+        bench.engine.submit(toy_job(f"j{k}", sampler=sampler, steps=steps, seed=k, text=f"toy {k}"))
+    bench.finish()
+    assert len(bench.of(Finished)) == len(mix)
+    sizes = [ran.rows for ran in bench.of(BatchRan) if ran.kind == "predict"]
+    assert max(sizes) == 2 * len(mix)
+    assert len(sizes) == 7, "as many batches as the longest job has evaluations"
+
+
+def test_a_scale_of_one_needs_no_negative_row():
+    bench = Bench()
+    bench.engine.submit(toy_job("a", steps=3, cfg=1.0))
+    bench.finish()
+    assert [ran.rows for ran in bench.of(BatchRan) if ran.kind == "predict"] == [1, 1, 1]
+
+
+def test_a_fault_fails_its_job_alone_and_names_the_error():
+    bench = Bench()
+    bench.engine.submit(toy_job("good"))
+    bench.engine.submit(toy_job("bad", text="a fault"))
+    bench.finish()
+    assert isinstance(bench.end_of("good"), Finished)
+    assert bench.end_of("bad") == Failed("bad", "OutOfMemory", "No memory for this text.")
+
+
+def test_a_device_that_raises_fails_the_batch_and_the_engine_goes_on():
+    bench = Bench()
+    run = bench.device.run
+    bench.device.run = lambda calls: run(calls) if len(calls) < 4 else 1 / 0
+    bench.engine.submit(toy_job("a"))
+    bench.engine.submit(toy_job("b"))
+    bench.finish()
+    assert bench.end_of("a").error == bench.end_of("b").error == "EngineFailure"
+    bench.engine.submit(toy_job("c"))
+    bench.finish()
+    assert isinstance(bench.end_of("c"), Finished)
+
+
+@pytest.mark.parametrize("mode", ["interrupt", "skip"])
+def test_an_interrupted_job_keeps_what_it_has(mode):
+    bench = Bench()
+    bench.engine.submit(toy_job("a", steps=50))
+    while len(bench.of(Progress)) < 10:
+        bench.engine.step()
+    bench.engine.stop("a", mode)
+    bench.finish()
+    assert bench.end_of("a").interrupted
+    assert len(bench.of(Progress)) == 10
+
+
+def test_a_job_interrupted_before_its_first_step_is_cancelled():
+    bench = Bench()
+    bench.engine.submit(toy_job("a"))
+    bench.engine.step()
+    bench.engine.stop("a", "interrupt")
+    bench.finish()
+    assert bench.end_of("a") == Cancelled("a")
+
+
+def test_a_dropped_job_ends_at_once_and_frees_its_place():
+    bench = Bench(max_running=1)
+    bench.engine.submit(toy_job("a", steps=50))
+    bench.engine.submit(toy_job("b"))
+    for _ in range(6):
+        bench.engine.step()
+    bench.engine.stop("a", "drop")
+    assert bench.end_of("a") == Cancelled("a")
+    bench.finish()
+    assert isinstance(bench.end_of("b"), Finished)
+
+
+def test_stopping_waiting_and_unknown_jobs():
+    bench = Bench(max_running=1)
+    bench.engine.submit(toy_job("a"))
+    bench.engine.step()
+    bench.engine.submit(toy_job("b"))
+    bench.engine.stop("b", "interrupt")
+    bench.engine.stop("nobody", "drop")
+    assert bench.end_of("b") == Cancelled("b")
+    bench.finish()
+    assert isinstance(bench.end_of("a"), Finished)
+
+
+def test_no_more_programs_run_than_may():
+    bench = Bench(max_running=3)
+    for k in range(7):
+        bench.engine.submit(toy_job(f"j{k}"))
+    while bench.engine.busy:
+        bench.engine.step()
+        assert bench.engine.running <= 3
+    assert len(bench.of(Finished)) == 7
+
+
+def test_checkpoints_switch_in_order_and_only_when_the_running_jobs_are_done():
+    bench = Bench()
+    order = ["x", "x", "y", "x", "y", "y"]
+    for k, name in enumerate(order):
+        bench.engine.submit(toy_job(f"j{k}", checkpoint=f"/models/{name}"))
+    bench.finish()
+    switches = [path for k, path in enumerate(bench.device.loads) if k == 0 or bench.device.loads[k - 1] != path]
+    assert switches == ["/models/x", "/models/y", "/models/x", "/models/y"]
+
+
+def test_loading_takes_its_turn_and_tells():
+    bench = Bench()
+    bench.engine.submit(toy_job("a", steps=5))
+    bench.engine.load("/models/other")
+    bench.engine.load("/models/bad")
+    bench.finish()
+    kinds = [type(event) for event in bench.events if isinstance(event, Finished | Loaded | LoadFailed)]
+    assert kinds == [Finished, Loaded, LoadFailed]
+    (failed,) = bench.of(LoadFailed)
+    assert (failed.error, failed.message) == ("UnreadableCheckpoint", "The file is cut short.")
+    bench.engine.submit(toy_job("b", checkpoint=CHECKPOINT))
+    bench.finish()
+    assert isinstance(bench.end_of("b"), Finished)
+
+
+def test_a_checkpoint_that_cannot_be_loaded_fails_the_job():
+    bench = Bench()
+    bench.engine.submit(toy_job("a", checkpoint="/models/bad"))
+    bench.finish()
+    assert bench.end_of("a").error == "UnreadableCheckpoint"
