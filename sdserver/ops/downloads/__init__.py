@@ -1,0 +1,1 @@
+"""Checkpoints from the network: fetched once, resumed, checked, and found again without a network."""
