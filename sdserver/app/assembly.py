@@ -17,7 +17,7 @@ from sdserver.prompt.styles import read_styles
 from sdserver.settings.cmd_flags import cmd_flags
 from sdserver.settings.model import Settings
 from sdserver.settings.version import VERSION
-from sdserver.web.routes import page_routes
+from sdserver.web.site import documentation_routes, page_routes
 
 DEMO = "demo.safetensors"
 
@@ -120,5 +120,5 @@ class Assembly:
             flags=cmd_flags(settings),
             styles=read_styles(settings.data_dir / "styles.csv"),
         )
-        pages = () if settings.nowebui else page_routes()
+        pages = [*([] if settings.nowebui else page_routes()), *documentation_routes()]
         return create_app(config, client, self._catalog, self._options, metrics.request_done, pages)

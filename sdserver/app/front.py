@@ -8,21 +8,29 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sdserver.app.servers import Serving, bind, check_free
 from sdserver.engine.client import EngineClient
 from sdserver.engine.config import EngineConfig
 from sdserver.engine.messages import FromEngine, Loaded
 from sdserver.errors import CheckpointError, DownloadError
+from sdserver.ops.downloads.progress import DownloadProgress
 from sdserver.ops.metrics import Metrics
+from sdserver.ops.progress import ProgressPrinter
 from sdserver.ops.server import maintenance_app
 from sdserver.ops.state import Node
 from sdserver.settings.model import Settings
 from sdserver.settings.version import VERSION
 
+if TYPE_CHECKING:
+    from sdserver.app.assembly import Assembly
+
+T = TypeVar("T")
 EXIT_OK, EXIT_FAILED = 0, 3
 FAILED_SECONDS = 10.0  # how long a failed node stays to be asked why before it exits
 DRAIN_SECONDS = 90
@@ -121,18 +129,24 @@ class Front:
         )
         self._say(f"Ready: {self._api.address}")
 
-    async def _fetch(self, assembly: "Assembly") -> Path:  # noqa: F821
+    async def _fetch(self, assembly: "Assembly") -> Path:
         if not self._settings.model_url:
             return assembly.choose()
         self._node.enter("downloading", "")
         cancelled = threading.Event()
-        download = asyncio.create_task(asyncio.to_thread(assembly.fetch, self._node.progressed, cancelled))
+        show = ProgressPrinter(sys.stdout)
+
+        def progressed(progress: DownloadProgress) -> None:
+            self._node.progressed(progress)
+            show(progress)
+
+        download = asyncio.create_task(asyncio.to_thread(assembly.fetch, progressed, cancelled))
         try:
             return await self._unless_stopped(download)
         finally:
             cancelled.set()
 
-    async def _unless_stopped(self, work: "asyncio.Future[T] | Coroutine[Any, Any, T]") -> "T":  # noqa: F821
+    async def _unless_stopped(self, work: "asyncio.Future[T] | Coroutine[Any, Any, T]") -> T:
         """The work's result.
 
         Raises:

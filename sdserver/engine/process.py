@@ -52,8 +52,13 @@ def run(pipe: Connection, config: EngineConfig) -> None:
     engine = Engine(
         bundle, program_for, Batcher(row_budget(config.max_batch_rows)), pipe.send, config.max_running
     )
+
+    def memory() -> MemoryFacts:
+        facts = bundle.memory_facts()
+        return MemoryFacts(facts.free, facts.total, facts.allocated, facts.reserved)
+
     with torch.inference_mode():
-        serve(engine, inbox, pipe.send, bundle.memory_facts)
+        serve(engine, inbox, pipe.send, memory)
 
 
 def serve(

@@ -2,8 +2,9 @@
 
     python tools/demo_checkpoint/train_unet.py --minutes 110 --out unet.pt --log unet.log
 
-Three stages share the time: scenes at 64 pixels teach what words mean, at 128 pixels what shapes
-look like, and mixed sizes up to 512 pixels that a scene fills its canvas.
+Four stages share the time: scenes at 64 pixels teach what words mean, at 128 pixels what shapes look
+like, and mixed sizes up to 256 and then 512 pixels that a scene fills its canvas. `--resume` goes on
+from an earlier run's weights, from the stage that `--begin` (a fraction of the whole) falls into.
 """
 
 import argparse
@@ -40,19 +41,10 @@ class Stage:
 
 
 STAGES = (
-    Stage(0.30, 40, ((1.0, 64, 64, 48),)),
-    Stage(0.75, TOKENS, ((0.9, 128, 128, 24), (0.05, 96, 128, 24), (0.05, 128, 96, 24))),
-    Stage(
-        1.0,
-        TOKENS,
-        (
-            (0.55, 128, 128, 24),
-            (0.20, 256, 256, 6),
-            (0.05, 192, 256, 6),
-            (0.05, 256, 192, 6),
-            (0.15, 512, 512, 2),
-        ),
-    ),
+    Stage(0.32, 40, ((1.0, 64, 64, 48),)),
+    Stage(0.57, TOKENS, ((0.9, 128, 128, 24), (0.05, 96, 128, 24), (0.05, 128, 96, 24))),
+    Stage(0.77, TOKENS, ((0.55, 128, 128, 24), (0.35, 256, 256, 6), (0.05, 192, 256, 6), (0.05, 256, 192, 6))),
+    Stage(1.0, TOKENS, ((0.45, 128, 128, 24), (0.20, 256, 256, 6), (0.35, 512, 512, 2))),
 )
 
 
@@ -104,7 +96,9 @@ def noise_loss(model: torch.nn.Module, text: torch.nn.Module, latents: Tensor, r
     """Min-SNR weighted error of the predicted noise."""
     count = latents.shape[0]
     noise = torch.randn_like(latents) + OFFSET_NOISE * torch.randn(count, 4, 1, 1)
-    t = ((torch.arange(count) + torch.rand(count)) * (1000 / count)).long()
+    share = (torch.arange(count) + torch.rand(count)) / count
+    # Large canvases differ from small ones in composition, which the noisy steps decide.
+    t = ((share.sqrt() if latents.shape[-1] >= 32 else share) * 1000).long().clamp(max=999)
     alpha = alphas[t].view(-1, 1, 1, 1)
     noisy = (alpha.sqrt() * latents + (1 - alpha).sqrt() * noise).contiguous(memory_format=torch.channels_last)
     context = text(rows).last_hidden_state
@@ -122,6 +116,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--resume", type=Path, help="weights to begin with")
+    parser.add_argument("--begin", type=float, default=0.0, help="fraction of the whole to begin at")
     parser.add_argument("--out", type=Path, default=Path("unet.pt"))
     parser.add_argument("--log", type=Path, default=Path("unet.log"))
     args = parser.parse_args()
@@ -131,6 +127,11 @@ def main() -> None:
     vocabulary = Vocabulary(random.Random(7))
     model = unet().to(memory_format=torch.channels_last)
     text = text_encoder(len(vocabulary.ids))
+    if args.resume:
+        earlier = torch.load(args.resume, weights_only=True)
+        assert tuple(earlier["ids"]) == vocabulary.ids
+        model.load_state_dict(earlier["unet"])
+        text.load_state_dict(earlier["text"])
     with torch.no_grad():
         text.get_input_embeddings().weight[NEUTRAL] = 0
     parameters = [*model.parameters(), *text.parameters()]
@@ -147,7 +148,7 @@ def main() -> None:
         torch.save(state, args.out.with_suffix(".tmp"))
         args.out.with_suffix(".tmp").replace(args.out)
 
-    while (done := (time.monotonic() - started) / (60 * args.minutes)) < 1:
+    while (done := args.begin + (1 - args.begin) * (time.monotonic() - started) / (60 * args.minutes)) < 1:
         stage = next(s for s in STAGES if done < s.until)
         rate = args.rate * min(1.0, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
         for group in optimizer.param_groups:
@@ -167,7 +168,7 @@ def main() -> None:
             for slow, fast in zip(averaged, (model, text), strict=True):
                 torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), 1 - decay)
         if step % 50 == 0:
-            log.write(f"step {step} images {images} minutes {done * args.minutes:.1f} loss {mean_loss:.4f}\n")
+            log.write(f"step {step} images {images} minutes {(time.monotonic() - started) / 60:.1f} done {done:.3f} loss {mean_loss:.4f}\n")
         if step % 250 == 0:
             save()
     save()

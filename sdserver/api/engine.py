@@ -1,0 +1,74 @@
+"""What the API needs of the engine and the catalog, as protocols: tests put their own behind them."""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from sdserver.engine.messages import Loaded, MemoryFacts, StopMode
+from sdserver.jobs.events import Cancelled, Finished
+from sdserver.jobs.job import Job
+
+
+class Ticket(Protocol):
+    """One request: n jobs, one per image. Times are of `time.monotonic`."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def jobs(self) -> tuple[Job, ...]: ...
+    @property
+    def state(self) -> Literal["queued", "running", "done"]: ...
+    @property
+    def created_at(self) -> float: ...
+    @property
+    def started_at(self) -> float | None: ...
+    @property
+    def steps_done(self) -> int: ...
+    @property
+    def steps_total(self) -> int: ...
+    @property
+    def images_done(self) -> int: ...
+
+    async def results(self) -> tuple[Finished | Cancelled, ...]:
+        """Every job's end, in the jobs' order.
+
+        Raises:
+            JobError: one of the jobs failed.
+        """
+        ...
+
+    def stop(self, mode: StopMode) -> None:
+        """End the request early."""
+        ...
+
+
+class Engine(Protocol):
+    """The asyncio side of the engine."""
+
+    @property
+    def model(self) -> Loaded | None: ...
+    @property
+    def memory(self) -> MemoryFacts | None: ...
+
+    def submit(self, request_id: str, jobs: Sequence[Job]) -> Ticket:
+        """Accept a request.
+
+        Raises:
+            Refused: nothing was accepted.
+        """
+        ...
+
+    def active(self) -> Sequence[Ticket]:
+        """Unfinished requests, oldest first."""
+        ...
+
+    def stop_current(self, mode: StopMode) -> None:
+        """End the oldest running request early."""
+        ...
+
+    async def load(self, checkpoint: str) -> Loaded:
+        """Have a checkpoint loaded, given by its path.
+
+        Raises:
+            CheckpointError: it cannot be used.
+        """
+        ...

@@ -1,0 +1,122 @@
+"""The tree of `sdserver.errors` as HTTP answers, in AUTOMATIC1111's shapes.
+
+| case | status | body |
+| --- | --- | --- |
+| a body that is not the declared one | 422 | `{"detail": [{loc, msg, type}]}` |
+| any other error on purpose | see `STATUS` | `{"error", "detail", "body", "errors"}` |
+| anything unexpected | 500 | the same four keys; what went wrong is in the log alone |
+| unknown path or method | 404, 405 | `{"detail": text}` |
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, HTTPException
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sdserver import errors
+
+log = logging.getLogger(__name__)
+
+STATUS: Mapping[type[errors.SdServerError], int] = {
+    errors.BodyTooLarge: 413,
+    errors.UnknownSampler: 400,
+    errors.UnknownCheckpoint: 404,
+    errors.RequestError: 422,
+    errors.Refused: 503,
+    errors.SdServerError: 500,
+}
+"""Each class's status; one that is missing has its nearest ancestor's."""
+
+_HTTP_EXCEPTION = "HTTPException"
+_PYDANTIC_1: Mapping[str, tuple[str, str]] = {
+    "missing": ("field required", "value_error.missing"),
+    "model_type": ("value is not a valid dict", "type_error.dict"),
+    "model_attributes_type": ("value is not a valid dict", "type_error.dict"),
+    "dict_type": ("value is not a valid dict", "type_error.dict"),
+}
+
+
+class JsonResponse(Response):
+    """JSON by orjson. Content that is bytes is JSON already."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return content if isinstance(content, bytes) else orjson.dumps(content)
+
+
+def four_keys(error: str, detail: str, errors_text: str = "") -> dict[str, str]:
+    """AUTOMATIC1111's error body."""
+    return {"error": error, "detail": detail, "body": "", "errors": errors_text}
+
+
+def status_of(error: errors.SdServerError) -> int:
+    """The HTTP status for an error of our tree."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def response_of(error: errors.SdServerError) -> JsonResponse:
+    """The answer to an error of our tree.
+
+    What AUTOMATIC1111 raises on purpose is an `HTTPException` there, and so are our request errors;
+    other classes go by their own name.
+    """
+    text = str(error)
+    if isinstance(error, errors.RequestError):
+        return JsonResponse(four_keys(_HTTP_EXCEPTION, text), status_of(error))
+    if isinstance(error, errors.Refused):
+        headers = {"Retry-After": str(error.retry_after)}
+        return JsonResponse(four_keys(type(error).__name__, text), status_of(error), headers)
+    return JsonResponse(four_keys(type(error).__name__, text, text), status_of(error))
+
+
+def install(app: FastAPI) -> None:
+    """Have the app answer every exception in these shapes."""
+    app.add_exception_handler(errors.SdServerError, _on_ours)
+    app.add_exception_handler(StarletteHTTPException, _on_http)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+
+def _on_ours(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.SdServerError)  # noqa: S101  # starlette dispatches by class
+    response = response_of(error)
+    if response.status_code == 500:
+        log.error("%s: %s", type(error).__name__, error)
+    return response
+
+
+def _on_http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, StarletteHTTPException)  # noqa: S101  # starlette dispatches by class
+    # The router's own, for paths and methods it does not know, are plain there too.
+    is_routing = error.status_code in (404, 405) and not isinstance(error, HTTPException)
+    body: object = {"detail": error.detail}
+    if not is_routing:
+        body = four_keys(_HTTP_EXCEPTION, str(error.detail))
+    return JsonResponse(body, error.status_code, error.headers)
+
+
+def _on_validation(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101  # starlette dispatches by class
+    return JsonResponse({"detail": [_detail(item) for item in error.errors()]}, 422)
+
+
+def _on_unexpected(_request: Request, error: Exception) -> Response:
+    text = "An internal error; the server's log says more."
+    return JsonResponse(four_keys(type(error).__name__, "", text), 500)
+
+
+def _detail(item: Mapping[str, Any]) -> dict[str, object]:
+    """One validation error as pydantic 1 words it, without the input."""
+    kind = str(item["type"])
+    if kind == "json_invalid":
+        message, kind = f"The body is no JSON: {item['ctx']['error']}", "value_error.jsondecode"
+    else:
+        message, kind = _PYDANTIC_1.get(kind, (str(item["msg"]), kind))
+    return {"loc": list(item["loc"]), "msg": message, "type": kind}

@@ -1,0 +1,151 @@
+"""Which values AUTOMATIC1111's options may have here: kinds, choices, ranges, and what is not served.
+
+The data file `options.json` holds every option of AUTOMATIC1111 1.10 with its default; a default's
+type is the option's kind.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+
+from pydantic_core import PydanticCustomError
+
+from sdserver.api import coerce
+from sdserver.errors import InvalidField
+from sdserver.images.codec import FORMATS
+
+OptionValue = None | bool | int | float | str | list[str]
+
+RESTRICTED = frozenset({"api_enable_requests", "api_forbid_local_requests", "api_useragent"})
+"""Read-only over the API, as in AUTOMATIC1111: setting them is silently ignored."""
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "samples_format": FORMATS,
+    "grid_format": FORMATS,
+    "randn_source": ("GPU", "CPU", "NV"),
+    "emphasis": ("Original", "No norm", "Ignore", "None"),
+}
+
+RANGES: Mapping[str, tuple[float, float]] = {
+    "CLIP_stop_at_last_layers": (1, 12),
+    "comma_padding_backtrack": (0, 74),
+    "jpeg_quality": (1, 100),
+    "n_rows": (-1, 1000),
+    "directories_max_prompt_words": (1, 100),
+    "eta_noise_seed_delta": (-(2**31), 2**31 - 1),
+    "eta_ddim": (-100, 100),
+    "eta_ancestral": (-100, 100),
+    "s_churn": (0, 1000),
+    "s_tmin": (0, 1000),
+    "s_tmax": (0, 1e9),
+    "s_noise": (-100, 100),
+    "sigma_min": (0, 1000),
+    "sigma_max": (0, 1000),
+    "rho": (0, 100),
+}
+
+ONLY_SERVED: Mapping[str, tuple[OptionValue, ...]] = {
+    "sd_vae": ("Automatic", "None"),
+    "sd_unet": ("Automatic", "None"),
+    "sd_vae_decode_method": ("Full",),
+    "sd_hypernetwork": ("None",),
+    "sd_noise_schedule": ("Default",),
+    "fp8_storage": ("Disable",),
+    "tiling": (False,),
+    "face_restoration": (False,),
+    "enable_quantization": (False,),
+    "sdxl_clip_l_skip": (False,),
+    "sdxl_crop_top": (0,),
+    "sdxl_crop_left": (0,),
+    "s_min_uncond": (0.0,),
+    "skip_early_cond": (0.0,),
+    "token_merging_ratio": (0.0,),
+    "pad_cond_uncond": (False,),
+    "pad_cond_uncond_v0": (False,),
+    "use_old_emphasis_implementation": (False,),
+    "use_old_karras_scheduler_sigmas": (False,),
+    "use_old_scheduling": (False,),
+    "use_downcasted_alpha_bar": (False,),
+    "no_dpmpp_sde_batch_determinism": (False,),
+    "sgm_noise_multiplier": (False,),
+    "uni_pc_variant": ("bh1",),
+    "uni_pc_skip_type": ("time_uniform",),
+    "uni_pc_order": (3.0,),
+    "uni_pc_lower_order_final": (True,),
+    "beta_dist_alpha": (0.6,),
+    "beta_dist_beta": (0.6,),
+}
+"""Options that would change the picture, with the values this version can honour."""
+
+MAX_TEXT = 10_000
+MAX_ITEMS = 1_000
+_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
+
+
+def defaults() -> dict[str, OptionValue]:
+    """Every option of AUTOMATIC1111 1.10 with its default, in its order."""
+    text = files("sdserver.api").joinpath("data/options.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+def normalise(key: str, value: object, default: OptionValue) -> OptionValue:
+    """A value as it is stored: of the default's kind, within the option's range.
+
+    Numbers may come as text and whole numbers as floats; null means the default.
+
+    Raises:
+        InvalidField: it is of another kind, or out of range.
+    """
+    if value is None:
+        return default
+    try:
+        result = _convert(value, default)
+    except PydanticCustomError as error:
+        raise InvalidField(key, f"The option {key!r} cannot be set: {error.message()}.") from None
+    _check(key, result)
+    return result
+
+
+def check_served(values: Mapping[str, OptionValue]) -> None:
+    """See that nothing is asked which would silently be ignored.
+
+    Raises:
+        InvalidField: an option that changes pictures has a value this version cannot honour.
+    """
+    for key, served in ONLY_SERVED.items():
+        if key in values and values[key] not in served:
+            shown = " or ".join(map(repr, served))
+            message = (
+                f"The option {key!r} = {values[key]!r} is not supported by this version: set it to {shown}."
+            )
+            raise InvalidField(key, message)
+
+
+def _convert(value: object, default: OptionValue) -> OptionValue:
+    match default:
+        case bool():
+            return coerce.to_bool(value)
+        case int():
+            return coerce.to_int(value)
+        case float():
+            return coerce.to_float(value)
+        case list():
+            return [coerce.to_str(item) for item in coerce.to_list(value)]
+        case _:
+            return coerce.to_str(value)
+
+
+def _check(key: str, value: OptionValue) -> None:
+    choices = CHOICES.get(key)
+    if choices is not None and value not in choices:
+        raise InvalidField(key, f"The option {key!r} must be one of {', '.join(choices)}.")
+    low, high = RANGES.get(key, (-math.inf, math.inf))
+    if isinstance(value, int | float) and not low <= value <= high:
+        raise InvalidField(key, f"The option {key!r} must be from {low:g} to {high:g}.")
+    if key == "grid_background_color" and not _COLOR.fullmatch(str(value)):
+        raise InvalidField(key, f"The option {key!r} must be a colour such as #ffffff.")
+    texts = value if isinstance(value, list) else [value]
+    if len(texts) > MAX_ITEMS or any(isinstance(text, str) and len(text) > MAX_TEXT for text in texts):
+        raise InvalidField(key, f"The option {key!r} is too long: at most {MAX_TEXT:,} characters.")

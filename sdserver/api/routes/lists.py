@@ -1,0 +1,63 @@
+"""Lists for clients' menus: samplers, schedules, checkpoints, styles."""
+
+from fastapi import APIRouter
+
+from sdserver.api.errors import JsonResponse
+from sdserver.api.samplers import sampler_items, scheduler_items
+from sdserver.api.schemas import ModelItem, SamplerItem, SchedulerItem, ScriptsList, StyleItem
+from sdserver.api.services import Services
+
+
+def list_routes(services: Services) -> APIRouter:
+    """samplers, schedulers, sd-models, refresh-checkpoints, prompt-styles, scripts."""
+    router = APIRouter(prefix="/sdapi/v1", tags=["lists"])
+
+    @router.get("/samplers", response_model=list[SamplerItem])
+    async def samplers() -> JsonResponse:
+        """Every sampler."""
+        return JsonResponse([item.model_dump() for item in sampler_items()])
+
+    @router.get("/schedulers", response_model=list[SchedulerItem])
+    async def schedulers() -> JsonResponse:
+        """Every schedule."""
+        return JsonResponse([item.model_dump() for item in scheduler_items()])
+
+    @router.get("/sd-models", response_model=list[ModelItem])
+    async def sd_models() -> JsonResponse:
+        """Every checkpoint. A title gains its hash when the file was first used."""
+        return JsonResponse(
+            [
+                {
+                    "title": checkpoint.title,
+                    "model_name": checkpoint.model_name,
+                    "hash": checkpoint.short_hash,
+                    "sha256": checkpoint.sha256,
+                    "filename": checkpoint.filename,
+                    "config": checkpoint.config,
+                }
+                for checkpoint in services.catalog.all()
+            ]
+        )
+
+    @router.post("/refresh-checkpoints")
+    async def refresh_checkpoints() -> JsonResponse:
+        """Look for checkpoint files again."""
+        await services.in_thread(services.catalog.refresh)
+        return JsonResponse(None)
+
+    @router.get("/prompt-styles", response_model=list[StyleItem])
+    async def prompt_styles() -> JsonResponse:
+        """Every style."""
+        return JsonResponse(
+            [
+                {"name": style.name, "prompt": style.prompt, "negative_prompt": style.negative_prompt}
+                for style in services.config.styles
+            ]
+        )
+
+    @router.get("/scripts", response_model=ScriptsList)
+    async def scripts() -> JsonResponse:
+        """The scripts that may be named in a request: none in this version."""
+        return JsonResponse({"txt2img": [], "img2img": []})
+
+    return router

@@ -1,0 +1,52 @@
+"""What the server is doing, and its options."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Query
+from pydantic import BeforeValidator
+
+from sdserver.api import coerce
+from sdserver.api.errors import JsonResponse
+from sdserver.api.options import CHECKPOINT
+from sdserver.api.schemas import JsonDict, ProgressResponse
+from sdserver.api.services import Services
+from sdserver.errors import EngineFailure
+
+
+def state_routes(services: Services) -> APIRouter:
+    """The routes progress and options."""
+    router = APIRouter(prefix="/sdapi/v1", tags=["state"])
+
+    @router.get("/progress", response_model=ProgressResponse)
+    async def progress(
+        skip_current_image: Annotated[bool, BeforeValidator(coerce.to_bool), Query()] = False,
+    ) -> JsonResponse:
+        """How far the oldest request is. There is no preview picture in this version."""
+        del skip_current_image
+        return JsonResponse(services.progress.view().model_dump())
+
+    @router.get("/options")
+    async def options() -> JsonResponse:
+        """All options."""
+        return JsonResponse(dict(services.options.snapshot()))
+
+    @router.post("/options")
+    async def set_options(changes: Annotated[JsonDict, Body()]) -> JsonResponse:
+        """Set options. All are checked before any is set; a new checkpoint is loaded before the answer."""
+        return await _set_options(services, changes)
+
+    return router
+
+
+async def _set_options(services: Services, changes: dict[str, object]) -> JsonResponse:
+    parsed = services.options.parse(changes, "options")
+    checkpoint = parsed.pop(CHECKPOINT, None)
+    if checkpoint is not None:
+        await services.choose(str(checkpoint))
+    services.options.apply(parsed)
+    try:
+        await services.in_thread(services.options.save)
+    except OSError as error:
+        message = f"The options are set but could not be saved to disk: {error.strerror}."
+        raise EngineFailure(message) from error
+    return JsonResponse(None)

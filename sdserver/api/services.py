@@ -1,0 +1,84 @@
+"""What the routes share: one object, made by `server.create_app`."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from sdserver.api.config import ApiConfig
+from sdserver.api.engine import Engine
+from sdserver.api.options import CHECKPOINT, CHECKPOINT_HASH, Options
+from sdserver.api.progress import Progress
+from sdserver.api.translate import Checkpoints
+from sdserver.catalog.checkpoint import Checkpoint
+from sdserver.images.files import Saver
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts that routes work with.
+
+    Attributes:
+        workers: threads for encoding, saving and hashing; nothing of that runs on the event loop.
+        switching: held while the chosen checkpoint changes.
+        hashing: hashes that are being computed, by file name.
+    """
+
+    config: ApiConfig
+    engine: Engine
+    catalog: Checkpoints
+    options: Options
+    progress: Progress
+    saver: Saver
+    workers: ThreadPoolExecutor
+    switching: asyncio.Lock = field(default_factory=asyncio.Lock)
+    hashing: dict[str, asyncio.Future[Checkpoint]] = field(default_factory=dict)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Run blocking work on a worker thread."""
+        return await asyncio.get_running_loop().run_in_executor(self.workers, work)
+
+    async def hashed(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint with its hash, as AUTOMATIC1111 hashes a file when it is first used.
+
+        If it is the chosen one, the option takes on its new title. A file that cannot be read stays
+        without a hash.
+        """
+        if checkpoint.sha256 is not None or checkpoint.is_folder:
+            return checkpoint
+        known = self.hashing.get(checkpoint.filename)
+        if known is None:
+            known = asyncio.ensure_future(self.in_thread(lambda: self.catalog.hashed(checkpoint)))
+            self.hashing[checkpoint.filename] = known
+            known.add_done_callback(lambda _: self.hashing.pop(checkpoint.filename, None))
+        try:
+            hashed = await asyncio.shield(known)
+        except OSError as error:
+            log.warning("the checkpoint %s cannot be hashed: %s", checkpoint.filename, error)
+            return checkpoint
+        if self.options.snapshot()[CHECKPOINT] in checkpoint.aliases:
+            self._tell_chosen(hashed)
+        return hashed
+
+    async def choose(self, name: str) -> None:
+        """Load a checkpoint and make it the chosen one.
+
+        Raises:
+            UnknownCheckpoint: there is none of that name.
+            CheckpointError: it cannot be used; the chosen one stays.
+        """
+        async with self.switching:
+            checkpoint = self.catalog.find(name)
+            loaded = self.engine.model
+            if loaded is None or loaded.checkpoint != checkpoint.filename:
+                await self.engine.load(checkpoint.filename)
+            self._tell_chosen(await self.hashed(checkpoint))
+
+    def _tell_chosen(self, checkpoint: Checkpoint) -> None:
+        self.options.apply({CHECKPOINT: checkpoint.title, CHECKPOINT_HASH: checkpoint.sha256 or ""})

@@ -1,0 +1,217 @@
+"""A fake engine that makes deterministic pictures, a catalog of two, and real servers on loopback ports."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import uvicorn
+
+from sdserver.api.config import ApiConfig
+from sdserver.api.options import Options
+from sdserver.api.server import create_app
+from sdserver.catalog.checkpoint import Checkpoint
+from sdserver.engine.messages import Loaded, MemoryFacts, StopMode
+from sdserver.engine.ticket import Ticket
+from sdserver.errors import QueueFull, UnknownCheckpoint, UnreadableCheckpoint
+from sdserver.jobs.events import Cancelled, Failed, Finished, Picture, Progress, Started
+from sdserver.jobs.job import Job
+from sdserver.prompt.styles import Style
+from sdserver.web.site import documentation_routes, page_routes
+
+GOLDENS = Path(__file__).parents[1] / "goldens/api"
+SHA = "f901d886debf08649263ba4a6b88b9134e77b5988947da74cd2c2bfa3e2b1940"
+OTHER_SHA = "fb2af093b0" + "0" * 54
+STYLES = (
+    Style("Tiny Style", "masterpiece, {prompt}, tiny style", "blurry, lowres"),
+    Style("Append Style", "watercolor", ""),
+)
+
+
+def picture_of(job: Job) -> Picture:
+    """What the fake engine makes: the latent's size, the seed in every value."""
+    width, height = job.size.width // 8 * 8, job.size.height // 8 * 8
+    return Picture(width, height, bytes([job.noise.seed % 251]) * (width * height * 3))
+
+
+class FakeEngine:
+    """Finishes jobs at once, unless `held`. Its methods are called on the server's loop."""
+
+    def __init__(self) -> None:
+        self.model: Loaded | None = Loaded("/models/tiny-sd15.safetensors", "sd1", "cpu", "float32", 0.1)
+        self.memory: MemoryFacts | None = MemoryFacts(None, None, None, None)
+        self.held = False
+        self.full = False
+        self.failure: str | None = None
+        self.jobs: list[Job] = []
+        self.loads: list[str] = []
+        self.stops: list[tuple[tuple[str, ...], StopMode]] = []
+        self.submitted = threading.Event()
+        self.stopped = threading.Event()
+        self._tickets: list[Ticket] = []
+
+    def submit(self, request_id: str, jobs: Sequence[Job]) -> Ticket:
+        if self.full:
+            raise QueueFull("64 requests wait already; try again in 7 s.", 7)
+        ticket = Ticket(request_id, jobs, self._stop)
+        self.jobs += jobs
+        self._tickets.append(ticket)
+        ticket.observe(Started(jobs[0].id))
+        if self.held:
+            ticket.observe(Progress(jobs[0].id, jobs[0].sampling.steps // 2, jobs[0].sampling.steps))
+        else:
+            asyncio.get_running_loop().call_soon(self._finish, ticket)
+        self.submitted.set()
+        return ticket
+
+    def active(self) -> Sequence[Ticket]:
+        return [ticket for ticket in self._tickets if ticket.state != "done"]
+
+    def stop_current(self, mode: StopMode) -> None:
+        self.active()[0].stop(mode)
+
+    async def load(self, checkpoint: str) -> Loaded:
+        self.loads.append(checkpoint)
+        if "broken" in checkpoint:
+            raise UnreadableCheckpoint("The checkpoint is damaged: download it again.")
+        self.model = Loaded(checkpoint, "sd1", "cpu", "float32", 0.1)
+        return self.model
+
+    def _finish(self, ticket: Ticket) -> None:
+        for job in ticket.jobs:
+            if self.failure:
+                ticket.observe(Failed(job.id, self.failure, "The device's memory does not suffice."))
+            else:
+                ticket.observe(Finished(job.id, picture_of(job)))
+
+    def _stop(self, job_ids: Sequence[str], mode: StopMode) -> None:
+        self.stops.append((tuple(job_ids), mode))
+        jobs = {job.id: job for job in self.jobs}
+        ticket = next(t for t in self._tickets if t.id == job_ids[0].partition("/")[0])
+        for place, job_id in enumerate(job_ids):
+            if mode == "drop" or place > 0:
+                ticket.observe(Cancelled(job_id))
+            else:
+                ticket.observe(Finished(job_id, picture_of(jobs[job_id]), interrupted=True))
+        self.stopped.set()
+
+
+class FakeCatalog:
+    """Two checkpoints and a broken one; the second is hashed when it is first used."""
+
+    def __init__(self) -> None:
+        names = {"tiny-sd15": SHA, "tiny-sd15-b": None, "broken": SHA[::-1]}
+        self.checkpoints = {
+            name: Checkpoint(f"/models/{name}.safetensors", f"{name}.safetensors", "0" * 8, sha, None)
+            for name, sha in names.items()
+        }
+        self.refreshed = 0
+
+    def find(self, name: str) -> Checkpoint:
+        for checkpoint in self.checkpoints.values():
+            if name in checkpoint.aliases:
+                return checkpoint
+        raise UnknownCheckpoint(f"There is no checkpoint {name!r}.")
+
+    def all(self) -> tuple[Checkpoint, ...]:
+        return tuple(self.checkpoints.values())
+
+    def refresh(self) -> None:
+        self.refreshed += 1
+
+    def hashed(self, checkpoint: Checkpoint) -> Checkpoint:
+        known = replace(checkpoint, sha256=OTHER_SHA)
+        self.checkpoints[checkpoint.stem] = known
+        return known
+
+
+class Server:
+    """A running server, and what is behind it."""
+
+    def __init__(self, data_dir: Path, **config: Any) -> None:
+        self.engine, self.catalog = FakeEngine(), FakeCatalog()
+        self.data_dir = data_dir
+        self.options = Options(data_dir / "config.json")
+        if self.options.snapshot()["sd_model_checkpoint"] is None:
+            self.options.apply({"sd_model_checkpoint": "tiny-sd15.safetensors [f901d886de]"})
+        self.seen: list[tuple[str, int]] = []
+        facts = ApiConfig(data_dir=data_dir, version="v1.10.1", styles=STYLES, encoders=1)
+        app = create_app(
+            replace(facts, **config),
+            self.engine,
+            self.catalog,
+            self.options,
+            lambda route, code, _: self.seen.append((route, code)),
+            [*page_routes(), *documentation_routes()],
+        )
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
+        self._thread.start()
+
+    def request(self, method: str, path: str, **arguments: Any) -> requests.Response:
+        """One request on a connection of its own."""
+        headers = {"Connection": "close"} | arguments.pop("headers", {})
+        return requests.request(method, self.url + path, headers=headers, timeout=10, **arguments)
+
+    def post(self, path: str, body: object, **arguments: Any) -> requests.Response:
+        return self.request("POST", f"/sdapi/v1/{path}", json=body, **arguments)
+
+    def get(self, path: str, **arguments: Any) -> requests.Response:
+        return self.request("GET", f"/sdapi/v1/{path}", **arguments)
+
+    def raw(self, data: bytes) -> socket.socket:
+        """A connection on which these bytes were sent."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        connection.sendall(data)
+        return connection
+
+    def reported(self, count: int) -> list[tuple[str, int]]:
+        """The first requests that were reported; that happens a moment after their answers."""
+        end = time.monotonic() + 5
+        while len(self.seen) < count and time.monotonic() < end:
+            time.sleep(0.005)
+        return self.seen
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        self._socket.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for the tests of a module that leave no trace on it."""
+    running = Server(tmp_path_factory.mktemp("data"))
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts servers of the test's own; arguments replace those of the config."""
+    running: list[Server] = []
+
+    def start(**config: Any) -> Server:
+        running.append(Server(tmp_path, **config))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.close()
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Callable[[str], Any]:
+    """Reads AUTOMATIC1111's recorded answers."""
+    return lambda name: json.loads((GOLDENS / f"{name}.json").read_text(encoding="utf-8"))

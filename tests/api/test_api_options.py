@@ -1,0 +1,206 @@
+"""Options: set all or nothing, kept on disk, never leaking from one request into the next."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sdserver.api.option_rules import (
+    CHOICES,
+    ONLY_SERVED,
+    RANGES,
+    RESTRICTED,
+    check_served,
+    defaults,
+    normalise,
+)
+from sdserver.api.options import Options
+from sdserver.errors import InvalidField, SettingsError
+from tests.api.conftest import OTHER_SHA, Server
+
+BASE = {"prompt": "cat", "steps": 2, "width": 64, "height": 64, "seed": 1}
+
+
+def test_the_whole_answer_can_be_posted_back(serve: Callable[..., Server]) -> None:
+    server = serve()
+    options = server.get("options").json()
+    assert len(options) >= 285
+    response = server.post("options", options)
+    assert (response.status_code, response.json()) == (200, None)
+    assert server.get("options").json() == options
+    assert server.engine.loads == []
+
+
+def test_values_are_normalised(serve: Callable[..., Server]) -> None:
+    server = serve()
+    changes = {
+        "CLIP_stop_at_last_layers": 2,
+        "eta_noise_seed_delta": 31337.0,
+        "samples_save": "false",
+        "eta_ddim": "0.5",
+    }
+    assert server.post("options", changes).status_code == 200
+    options = server.get("options").json()
+    assert json.dumps(options["CLIP_stop_at_last_layers"]) == "2.0"
+    assert json.dumps(options["eta_noise_seed_delta"]) == "31337"
+    assert options["samples_save"] is False
+    assert options["eta_ddim"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("bad", "sentence"),
+    [
+        ({"nope": 1}, "There is no option 'nope'"),
+        ({"jpeg_quality": "x"}, "'jpeg_quality' cannot be set"),
+        ({"jpeg_quality": 0}, "from 1 to 100"),
+        ({"samples_save": "maybe"}, "'samples_save' cannot be set"),
+        ({"grid_background_color": "url(x)"}, "a colour such as"),
+        ({"quicksettings_list": "x"}, "value is not a valid list"),
+        ({"localization": "x" * 10_001}, "too long"),
+        ({"tiling": True}, "not supported by this version"),
+    ],
+)
+def test_nothing_is_set_when_one_is_wrong(
+    serve: Callable[..., Server], bad: dict[str, object], sentence: str
+) -> None:
+    server = serve()
+    before = server.get("options").json()
+    response = server.post("options", {"eta_ddim": 0.25} | bad | {"sd_model_checkpoint": "tiny-sd15-b"})
+    assert response.status_code == 422
+    assert sentence in response.json()["detail"]
+    assert server.get("options").json() == before
+    assert server.engine.loads == []
+    assert not (server.data_dir / "config.json").exists()
+
+
+def test_restricted_options_stay_as_they_are(serve: Callable[..., Server]) -> None:
+    server = serve()
+    assert server.post("options", {"api_enable_requests": False, "api_useragent": "x"}).status_code == 200
+    assert server.get("options").json()["api_enable_requests"] is True
+
+
+def test_a_new_checkpoint_is_loaded_before_the_answer(serve: Callable[..., Server]) -> None:
+    server = serve()
+    assert server.post("options", {"sd_model_checkpoint": "tiny-sd15-b"}).status_code == 200
+    assert server.engine.loads == ["/models/tiny-sd15-b.safetensors"]
+    options = server.get("options").json()
+    assert options["sd_model_checkpoint"] == "tiny-sd15-b.safetensors [fb2af093b0]"
+    assert options["sd_checkpoint_hash"] == OTHER_SHA
+    assert server.post("txt2img", BASE).status_code == 200
+    assert server.engine.jobs[0].checkpoint == "/models/tiny-sd15-b.safetensors"
+
+
+@pytest.mark.parametrize(("name", "status"), [("nope", 404), ("broken", 500), ("", 404)])
+def test_a_checkpoint_that_cannot_be_used_changes_nothing(
+    serve: Callable[..., Server], name: str, status: int
+) -> None:
+    server = serve()
+    before = server.get("options").json()
+    response = server.post("options", {"sd_model_checkpoint": name, "eta_ddim": 0.25})
+    assert response.status_code == status
+    assert list(response.json()) == ["error", "detail", "body", "errors"]
+    assert server.get("options").json() == before
+
+
+def test_options_survive_a_restart(serve: Callable[..., Server]) -> None:
+    first = serve()
+    first.post("options", {"eta_ddim": 0.25, "sd_model_checkpoint": "tiny-sd15-b"})
+    second = serve()
+    assert second.get("options").json()["eta_ddim"] == 0.25
+    assert second.get("options").json()["sd_model_checkpoint"] == "tiny-sd15-b.safetensors [fb2af093b0]"
+    assert not list(first.data_dir.glob("*.tmp"))
+
+
+def test_overrides_do_not_leak(serve: Callable[..., Server]) -> None:
+    server = serve()
+    before = server.get("options").json()
+    overrides = {
+        "CLIP_stop_at_last_layers": 2,
+        "sd_model_checkpoint": "tiny-sd15-b",
+        "eta_noise_seed_delta": 5,
+    }
+    info = json.loads(server.post("txt2img", BASE | {"override_settings": overrides}).json()["info"])
+    assert info["clip_skip"] == 2
+    assert info["sd_model_name"] == "tiny-sd15-b"
+    assert info["sd_model_hash"] == "fb2af093b0"
+    assert server.get("options").json() == before
+    server.post("txt2img", BASE)
+    assert server.engine.jobs[-1].prompt.clip_skip == 1
+    assert server.engine.jobs[-1].checkpoint == "/models/tiny-sd15.safetensors"
+
+
+def test_overrides_stay_if_asked_but_not_on_disk(serve: Callable[..., Server]) -> None:
+    server = serve()
+    body = BASE | {"override_settings": {"eta_ddim": 0.3}, "override_settings_restore_afterwards": False}
+    assert server.post("txt2img", body).status_code == 200
+    assert server.get("options").json()["eta_ddim"] == 0.3
+    assert not (server.data_dir / "config.json").exists()
+
+
+def test_an_overridden_checkpoint_stays_by_its_title(serve: Callable[..., Server]) -> None:
+    server = serve()
+    overrides = {"sd_model_checkpoint": "tiny-sd15-b"}
+    body = BASE | {"override_settings": overrides, "override_settings_restore_afterwards": False}
+    assert server.post("txt2img", body).json()["parameters"]["override_settings"] == overrides
+    title = "tiny-sd15-b.safetensors [fb2af093b0]"
+    assert server.get("options").json()["sd_model_checkpoint"] == title
+    assert title in [model["title"] for model in server.get("sd-models").json()]
+
+
+def test_overrides_of_a_refused_request_do_not_stay(serve: Callable[..., Server]) -> None:
+    server = serve()
+    server.engine.full = True
+    body = BASE | {"override_settings": {"eta_ddim": 0.3}, "override_settings_restore_afterwards": False}
+    assert server.post("txt2img", body).status_code == 503
+    assert server.get("options").json()["eta_ddim"] == 0.0
+
+
+def test_foreign_keys_of_a_config_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"some_extension": {"a": [1]}, "eta_ddim": 0.5, "jpeg_quality": "bad"}')
+    options = Options(path)
+    assert options.snapshot()["eta_ddim"] == 0.5
+    assert options.snapshot()["jpeg_quality"] == 80.0
+    assert "some_extension" not in options.snapshot()
+    options.save()
+    assert json.loads(path.read_text())["some_extension"] == {"a": [1]}
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "\xff", "[" * 100_000])
+def test_an_unreadable_config_is_not_overwritten(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(content, encoding="latin-1")
+    with pytest.raises(SettingsError, match="repair or remove it"):
+        Options(path)
+
+
+def test_an_unserved_value_of_an_existing_config_is_named(
+    serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text('{"token_merging_ratio": 0.5}')
+    response = serve().post("txt2img", BASE)
+    assert response.status_code == 422
+    assert "'token_merging_ratio' = 0.5" in response.json()["detail"]
+
+
+def test_snapshots_do_not_change(tmp_path: Path) -> None:
+    options = Options(tmp_path / "config.json")
+    before = options.snapshot()
+    options.apply({"eta_ddim": 0.7})
+    assert before["eta_ddim"] == 0.0
+    assert options.snapshot()["eta_ddim"] == 0.7
+
+
+def test_the_rules_fit_the_defaults() -> None:
+    known = defaults()
+    assert {*CHOICES, *RANGES, *ONLY_SERVED, *RESTRICTED} <= known.keys()
+    check_served(known)
+    for key, value in known.items():
+        assert normalise(key, value, value) == value
+
+
+def test_null_resets_an_option() -> None:
+    assert normalise("jpeg_quality", None, 80.0) == 80.0
+    with pytest.raises(InvalidField):
+        normalise("jpeg_quality", [], 80.0)

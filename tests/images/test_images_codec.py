@@ -1,0 +1,83 @@
+"""Pictures survive encoding, and the infotext stands where AUTOMATIC1111's readers look."""
+
+import base64
+import io
+import struct
+
+import pytest
+from PIL import Image
+
+from sdserver.images.codec import FORMATS, PictureFormat, encode, to_base64
+from sdserver.jobs.events import Picture
+
+TEXT = "a cat\nNegative prompt: dog\nSteps: 6, Sampler: Euler"
+
+
+def picture(width: int = 24, height: int = 16) -> Picture:
+    pixels = bytes(
+        (x * 7 + y * 3 + c * 50) % 256 for y in range(height) for x in range(width) for c in range(3)
+    )
+    return Picture(width, height, pixels)
+
+
+def chunks(png: bytes) -> dict[bytes, bytes]:
+    found, at = {}, 8
+    while at < len(png):
+        (size,) = struct.unpack(">I", png[at : at + 4])
+        found[png[at + 4 : at + 8]] = png[at + 8 : at + 8 + size]
+        at += 12 + size
+    return found
+
+
+def test_png_is_lossless() -> None:
+    image = Image.open(io.BytesIO(encode(picture(), "png", TEXT)))
+    assert image.mode == "RGB"
+    assert (image.width, image.height) == (24, 16)
+    assert image.tobytes() == picture().pixels
+
+
+def test_png_text_is_latin1_where_it_fits() -> None:
+    assert chunks(encode(picture(), "png", "ñandú"))[b"tEXt"] == b"parameters\0" + "ñandú".encode("latin-1")
+
+
+def test_png_text_is_international_otherwise() -> None:
+    data = encode(picture(), "png", "猫 🐱")
+    assert chunks(data)[b"iTXt"] == b"parameters\0\0\0\0\0" + "猫 🐱".encode()
+    assert b"tEXt" not in chunks(data)
+
+
+def test_without_infotext_there_is_no_text_chunk() -> None:
+    assert set(chunks(encode(picture(), "png"))) == {b"IHDR", b"IDAT", b"IEND"}
+
+
+@pytest.mark.parametrize("picture_format", ["jpg", "jpeg", "webp"])
+def test_exif_comment_is_utf16_big_endian(picture_format: PictureFormat) -> None:
+    image = Image.open(io.BytesIO(encode(picture(), picture_format, "猫\n🐱")))
+    assert image.getexif().get_ifd(0x8769)[0x9286] == b"UNICODE\0" + "猫\n🐱".encode("utf-16-be")
+    assert image.format == ("WEBP" if picture_format == "webp" else "JPEG")
+
+
+def test_a_jpeg_comment_is_cut_at_a_whole_character() -> None:
+    image = Image.open(io.BytesIO(encode(picture(), "jpg", "x" + "🐱" * 40_000)))
+    comment = image.getexif().get_ifd(0x8769)[0x9286].removeprefix(b"UNICODE\0").decode("utf-16-be")
+    assert comment.startswith("x🐱")
+    assert 16_000 < len(comment) < 16_300
+
+
+def test_lossless_webp_keeps_every_value() -> None:
+    image = Image.open(io.BytesIO(encode(picture(), "webp", None, lossless=True)))
+    assert image.convert("RGB").tobytes() == picture().pixels
+
+
+def test_quality_changes_the_size() -> None:
+    assert len(encode(picture(64, 64), "jpg", quality=95)) > len(encode(picture(64, 64), "jpg", quality=20))
+
+
+def test_base64_has_no_prefix_and_no_line_ends() -> None:
+    data = bytes(range(256)) * 40
+    assert base64.b64decode(to_base64(data), validate=True) == data
+    assert "\n" not in to_base64(data)
+
+
+def test_formats_are_the_four_of_the_api() -> None:
+    assert FORMATS == ("png", "jpg", "jpeg", "webp")
