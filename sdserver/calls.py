@@ -11,6 +11,9 @@ from torch import Tensor
 
 from sdserver.jobs.job import Emphasis, Size
 
+Key = tuple[Hashable, ...]
+"""What calls must share to run as one batch; the first part names their kind."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Conditioning:
@@ -31,7 +34,7 @@ class UseModel:
 
     checkpoint: str
 
-    def batch_key(self) -> Hashable:
+    def batch_key(self) -> Key:
         return ("use", self.checkpoint)
 
 
@@ -57,7 +60,7 @@ class EncodeText:
     is_negative: bool
     variants: tuple[str, ...] = ()
 
-    def batch_key(self) -> Hashable:
+    def batch_key(self) -> Key:
         return ("text", self.model)
 
 
@@ -75,7 +78,7 @@ class Predict:
     timestep: float
     conditioning: Conditioning
 
-    def batch_key(self) -> Hashable:
+    def batch_key(self) -> Key:
         return ("predict", self.model, tuple(self.x.shape), self.conditioning.context.shape[0])
 
 
@@ -86,7 +89,7 @@ class Decode:
     model: str
     latent: Tensor
 
-    def batch_key(self) -> Hashable:
+    def batch_key(self) -> Key:
         return ("decode", self.model, tuple(self.latent.shape))
 
 

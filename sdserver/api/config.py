@@ -6,8 +6,6 @@ from pathlib import Path
 
 from sdserver.prompt.styles import Style
 
-FlagValue = str | int | float | bool | None | list[str]
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -58,5 +56,5 @@ class ApiConfig:
     finish_on_disconnect: bool = False
     request_timeout: float = 0.0
     encoders: int = 2
-    flags: Mapping[str, FlagValue] = field(default_factory=dict)
+    flags: Mapping[str, object] = field(default_factory=dict)
     styles: tuple[Style, ...] = ()

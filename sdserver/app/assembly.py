@@ -4,7 +4,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Event
 
-from sdserver.api.config import ApiConfig, FlagValue, Limits
+from starlette.types import ASGIApp
+
+from sdserver.api.config import ApiConfig, Limits
+from sdserver.api.middleware import OnRequest
 from sdserver.api.options import CHECKPOINT, CHECKPOINT_HASH, Options
 from sdserver.api.server import create_app
 from sdserver.catalog.catalog import Catalog
@@ -12,7 +15,6 @@ from sdserver.engine.client import EngineClient
 from sdserver.errors import CheckpointError, UnknownCheckpoint
 from sdserver.ops.downloads.fetch import fetch
 from sdserver.ops.downloads.progress import DownloadProgress
-from sdserver.ops.metrics import Metrics
 from sdserver.prompt.styles import read_styles
 from sdserver.settings.cmd_flags import cmd_flags
 from sdserver.settings.model import Settings
@@ -96,7 +98,7 @@ class Assembly:
             allow_pickle=settings.allow_pickle,
         )
 
-    def api(self, client: EngineClient, metrics: Metrics) -> object:
+    def api(self, client: EngineClient, on_request: OnRequest) -> ASGIApp:
         """The application of the API's port."""
         settings = self._settings
         limits = Limits(
@@ -108,7 +110,7 @@ class Assembly:
         )
         config = ApiConfig(
             data_dir=settings.data_dir,
-            version=VERSION,
+            version=f"sdserver-{VERSION}",
             limits=limits,
             users=tuple((user.user, user.password) for user in settings.api_auth),
             cors_allow_origins=settings.cors_allow_origins,
@@ -121,4 +123,4 @@ class Assembly:
             styles=read_styles(settings.data_dir / "styles.csv"),
         )
         pages = [*([] if settings.nowebui else page_routes()), *documentation_routes()]
-        return create_app(config, client, self._catalog, self._options, metrics.request_done, pages)
+        return create_app(config, client, self._catalog, self._options, on_request, pages)

@@ -14,10 +14,11 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sdserver.app.observation import Observation
 from sdserver.app.servers import Serving, bind, check_free
 from sdserver.engine.client import EngineClient
 from sdserver.engine.config import EngineConfig
-from sdserver.engine.messages import FromEngine, Loaded
+from sdserver.engine.messages import FromEngine
 from sdserver.errors import CheckpointError, DownloadError
 from sdserver.ops.downloads.progress import DownloadProgress
 from sdserver.ops.metrics import Metrics
@@ -57,6 +58,7 @@ class Front:
         self._stop = asyncio.Event()
         self._node = Node(VERSION)
         self._metrics = Metrics()
+        self._observation = Observation(self._node, self._metrics)
         self._client = EngineClient(
             engine_config(settings), settings.max_queue, self._observe, self._engine_died
         )
@@ -116,7 +118,7 @@ class Front:
         settings = self._settings
         tls = (settings.tls_certfile, settings.tls_keyfile)
         self._api = Serving(
-            assembly.api(self._client, self._metrics),
+            assembly.api(self._client, self._observation.request_done),
             bind(settings.host, settings.port, "--port"),
             keep_alive=settings.timeout_keep_alive,
             grace=DRAIN_SECONDS,
@@ -162,16 +164,12 @@ class Front:
         return task.result()
 
     def _observe(self, message: FromEngine) -> None:
-        self._node.observe(message)
-        self._metrics.observe(message)
-        if isinstance(message, Loaded) and self._node.phase == "restarting":
-            self._node.enter("ready", "")
+        self._observation.engine_said(message, self._client)
 
     def _engine_died(self, exit_code: int | None) -> None:
         reason = f"The engine process ended with code {exit_code}; it is started again."
         self._say(reason)
-        self._node.engine_restarted(reason)
-        self._metrics.engine_restarted("crash")
+        self._observation.engine_died(reason)
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()

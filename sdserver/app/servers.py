@@ -5,9 +5,9 @@ import contextlib
 import socket
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from sdserver.errors import SettingsError
 
@@ -59,12 +59,12 @@ class Serving:
         server_socket: from `bind`.
         keep_alive: seconds an idle connection stays open.
         grace: seconds that running requests get when the server ends.
-        certificate, key: PEM files for HTTPS, or None.
+        tls: certificate and key (PEM) for HTTPS, or None.
     """
 
     def __init__(
         self,
-        app: Any,  # noqa: ANN401 - uvicorn's own type of an ASGI application is a union of protocols
+        app: ASGIApp,
         server_socket: socket.socket,
         *,
         keep_alive: int = 5,
@@ -98,7 +98,7 @@ class Serving:
     async def start(self) -> None:
         """Listen, and return once connections are taken."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
-        while not self._server.started and not self._task.done():
+        while not self._server.started and not self._task.done():  # noqa: ASYNC110 - uvicorn tells by this flag
             await asyncio.sleep(0.005)
         if self._task.done():
             self._task.result()

@@ -4,11 +4,13 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+Key = tuple[Hashable, ...]
+
 
 class Batchable(Protocol):
-    """A call that may share a batch with others of the same key."""
+    """A call that may share a batch with others of the same key, whose first part names its kind."""
 
-    def batch_key(self) -> Hashable: ...
+    def batch_key(self) -> Key: ...
 
 
 CallT = TypeVar("CallT", bound=Batchable)
@@ -27,7 +29,7 @@ class Pending(Generic[CallT]):
     owner: str
     slot: int
     call: CallT
-    key: Hashable
+    key: Key
 
 
 class Batcher(Generic[CallT]):
@@ -40,7 +42,7 @@ class Batcher(Generic[CallT]):
         row_budget: how many rows a batch of a key may have, at least 1.
     """
 
-    def __init__(self, row_budget: Callable[[Hashable], int]) -> None:
+    def __init__(self, row_budget: Callable[[Key], int]) -> None:
         self._row_budget = row_budget
         self._waiting: list[Pending[CallT]] = []
 

@@ -167,6 +167,10 @@ class EngineClient:
         """Unfinished requests, oldest first."""
         return tuple(self._tickets.values())
 
+    def ticket_of(self, job_id: str) -> Ticket | None:
+        """The unfinished request that the job belongs to."""
+        return self._owner.get(job_id)
+
     def stop_current(self, mode: StopMode) -> None:
         """End the oldest running request early; does nothing when none runs."""
         for ticket in self._tickets.values():

@@ -121,8 +121,8 @@ class Engine:
             return
         started = time.monotonic()
         results = self._run([pending.call for pending in batch])
-        kind = type(batch[0].call).__name__.lower()
-        self._emit(BatchRan(kind, len(batch), time.monotonic() - started))
+        kind = batch[0].key[0]
+        self._emit(BatchRan(str(kind), len(batch), time.monotonic() - started))
         for pending, result in zip(batch, results, strict=True):
             self._deliver(pending, result)
 

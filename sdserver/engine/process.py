@@ -4,13 +4,13 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 import torch
 
 from sdserver.bundle.bundle import Bundle
-from sdserver.engine.batcher import Batcher
+from sdserver.engine.batcher import Batcher, Key
 from sdserver.engine.config import EngineConfig
 from sdserver.engine.engine import Engine
 from sdserver.engine.messages import Beat, FromEngine, Load, MemoryFacts, Shutdown, Stop, Submit, ToEngine
@@ -22,13 +22,13 @@ TEXT_ROWS = 64
 DECODE_ROWS = 2
 
 
-def row_budget(max_batch_rows: int) -> Callable[[Hashable], int]:
+def row_budget(max_batch_rows: int) -> Callable[[Key], int]:
     """Rows a batch of a key may have: fewer for latents larger than those of 512x512 pixels.
 
     Pictures are decoded few at a time, so that a decode never stalls the others' steps for long.
     """
 
-    def budget(key: Hashable) -> int:
+    def budget(key: Key) -> int:
         match key:
             case ("predict", _, (_, int(height), int(width)), *_):
                 return max(2, min(max_batch_rows, max_batch_rows * FULL_LATENT_AREA // (height * width)))

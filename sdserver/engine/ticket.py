@@ -62,6 +62,11 @@ class Ticket:
         return len(self._ends)
 
     @property
+    def images_started(self) -> int:
+        """Jobs that began at least once."""
+        return len(self._started)
+
+    @property
     def started(self) -> frozenset[str]:
         """Jobs that began and have not ended."""
         return frozenset(self._started - self._ends.keys())

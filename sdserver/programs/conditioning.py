@@ -40,6 +40,8 @@ def condition(
     """Encode all texts of a prompt in one go.
 
     Args:
+        model: the loaded checkpoint's key.
+        prompt: the job's.
         steps: of the pass, doubled for second-order samplers: prompt editing counts in these.
         size: of the pass, which SDXL conditions on.
     """

@@ -49,7 +49,7 @@ def denoise(
     raise RuntimeError(f"the sampler wants more than its {plan.evaluations} evaluations")
 
 
-def guided(  # noqa: PLR0913, PLR0917 - what one evaluation depends on
+def guided(
     x: Tensor,
     sigma: float,
     step: int,

@@ -12,8 +12,8 @@ class Call:
     name: str
     key: str
 
-    def batch_key(self) -> Hashable:
-        return self.key
+    def batch_key(self) -> tuple[Hashable, ...]:
+        return (self.key,)
 
 
 def names(batch):
@@ -31,7 +31,7 @@ def test_the_longest_waiting_call_decides_the_key():
 
 
 def test_a_batch_keeps_to_its_budget_and_the_rest_stays_first_in_line():
-    batcher = Batcher(lambda key: 2 if key == "x" else 1)
+    batcher = Batcher(lambda key: 2 if key == ("x",) else 1)
     batcher.add("a", [Call(f"a{k}", "x") for k in range(3)])
     batcher.add("b", [Call("b0", "y")])
     assert names(batcher.next_batch()) == ["a0", "a1"]

@@ -63,7 +63,18 @@ JOB = Txt2Img(
 )
 
 
-def toy_job(id, *, text="a toy", seed=1, steps=4, sampler="Euler", schedule="Automatic", cfg=7.0, size=64, checkpoint=CHECKPOINT):  # noqa: E501
+def toy_job(
+    id,
+    *,
+    text="a toy",
+    seed=1,
+    steps=4,
+    sampler="Euler",
+    schedule="Automatic",
+    cfg=7.0,
+    size=64,
+    checkpoint=CHECKPOINT,
+):
     return replace(
         JOB,
         id=id,

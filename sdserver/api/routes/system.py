@@ -8,7 +8,6 @@ from pathlib import Path
 from fastapi import APIRouter
 from starlette.responses import PlainTextResponse
 
-from sdserver.api.config import FlagValue
 from sdserver.api.errors import JsonResponse
 from sdserver.api.services import Services
 from sdserver.engine.messages import MemoryFacts
@@ -52,7 +51,7 @@ def system_routes(services: Services, *, has_page: bool) -> APIRouter:
     return router
 
 
-def without_secrets(flags: Mapping[str, FlagValue]) -> dict[str, FlagValue]:
+def without_secrets(flags: Mapping[str, object]) -> dict[str, object]:
     """The flags, those that may hold a secret as null."""
     return {name: None if _SECRET.search(name) else value for name, value in flags.items()}
 
