@@ -49,7 +49,9 @@ def normalised(mask: np.ndarray) -> np.ndarray:
     scale = SIDE / max(cut.size)
     width, height = (max(1, round(side * scale)) for side in cut.size)
     sheet = Image.new("L", (SIDE, SIDE))
-    sheet.paste(cut.resize((width, height), Image.Resampling.BILINEAR), ((SIDE - width) // 2, (SIDE - height) // 2))
+    sheet.paste(
+        cut.resize((width, height), Image.Resampling.BILINEAR), ((SIDE - width) // 2, (SIDE - height) // 2)
+    )
     return np.asarray(sheet) > 127
 
 

@@ -1,6 +1,6 @@
 """Assemble the demo checkpoint: an ordinary SD1.x single file of fp16 tensors.
 
-    python tools/demo_checkpoint/export.py --decoder decoder.pt --unet unet.pt --out models/Stable-diffusion/demo.safetensors
+python tools/demo_checkpoint/export.py --decoder decoder.pt --unet unet.pt --out models/Stable-diffusion/demo.safetensors
 """
 
 import argparse
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from ldm_layout import clip_state, unet_state, vae_state
 from latents import CELL, CENTRE, SCALE_FACTOR, SPREAD, encode
+from ldm_layout import clip_state, unet_state, vae_state
 from networks import CONTEXT_WIDTH, VAE_CHANNELS, decoder, text_encoder, unet
 from safetensors.torch import save_file
 from torch import Tensor, nn

@@ -155,7 +155,9 @@ def outline(shape: str, radius: float) -> tuple[Point, ...]:
     return ()
 
 
-def shape_figures(shape: str, colour: Colour, background: Colour, at: Point, radius: float) -> tuple[Figure, ...]:
+def shape_figures(
+    shape: str, colour: Colour, background: Colour, at: Point, radius: float
+) -> tuple[Figure, ...]:
     """The figures that make one shape; a ring is a disc with a hole of background colour."""
     disc = Figure("ellipse", colour, (at, (radius, radius)))
     if shape == "circle":
@@ -319,7 +321,13 @@ def face_figures(rng: random.Random, face: Face, skin: Colour) -> tuple[Figure, 
     parts += [ellipse(0.5, 0.48, 0.245, 0.31, skin)]
     if face.beard:
         parts += [ellipse(0.5, 0.68, 0.2, 0.13, hair), ellipse(0.5, 0.56, 0.17, 0.11, skin)]
-    parts += [Figure("polygon", hair, ((0.5, 0.26), (-0.22, 0.08), (-0.12, -0.1), (0.12, -0.1), (0.22, 0.08), (0.05, 0.03)))]
+    parts += [
+        Figure(
+            "polygon",
+            hair,
+            ((0.5, 0.26), (-0.22, 0.08), (-0.12, -0.1), (0.12, -0.1), (0.22, 0.08), (0.05, 0.03)),
+        )
+    ]
     for x in (0.39, 0.61):
         parts += [
             ellipse(x, 0.455, 0.075, 0.052, (252, 252, 252)),
@@ -337,10 +345,16 @@ def face_figures(rng: random.Random, face: Face, skin: Colour) -> tuple[Figure, 
         parts += [box(0.5, y, 0.1, 0.006, shadow) for y in (0.315, 0.345)]
         parts += [box(x, 0.6, 0.008, 0.035, shadow) for x in (0.35, 0.65)]
     if face.woman and not face.old:
-        parts += [ellipse(x, 0.585, 0.04, 0.03, (min(255, skin[0] + 5), skin[1] - 35, skin[2] - 30)) for x in (0.345, 0.655)]
+        parts += [
+            ellipse(x, 0.585, 0.04, 0.03, (min(255, skin[0] + 5), skin[1] - 35, skin[2] - 30))
+            for x in (0.345, 0.655)
+        ]
         parts += [ellipse(0.5, 0.66, 0.06, 0.024, lips)]
     if face.cinematic:
-        parts += [Figure("band", dark_bar, ((y0, y1),)) for dark_bar, y0, y1 in (((8, 8, 10), 0.0, 0.1), ((8, 8, 10), 0.9, 1.0))]
+        parts += [
+            Figure("band", dark_bar, ((y0, y1),))
+            for dark_bar, y0, y1 in (((8, 8, 10), 0.0, 0.1), ((8, 8, 10), 0.9, 1.0))
+        ]
     return tuple(parts)
 
 
@@ -351,7 +365,9 @@ def portrait(rng: random.Random) -> Scene:
         woman=woman,
         old=old,
         eyes=rng.choice(tuple(EYES)),
-        hair=rng.choice(("gray", "white")) if old else rng.choice(("black", "brown", "blonde", "red", "pink", "blue")),
+        hair=rng.choice(("gray", "white"))
+        if old
+        else rng.choice(("black", "brown", "blonde", "red", "pink", "blue")),
         long_hair=woman if rng.random() < 0.85 else not woman,
         beard=not woman and rng.random() < 0.3,
         smile=rng.random() < 0.3,
@@ -363,15 +379,21 @@ def portrait(rng: random.Random) -> Scene:
     noun = rng.choice(nouns)
     age = rng.choice(("old", "elderly")) if old else rng.choice(("young", "young", ""))
     subject = article(" ".join(p for p in (age, noun) if p))
-    lead = rng.choice(("portrait of ", "portrait of ", "portrait of ", "a portrait of ", "face of ", "photo of ", ""))
-    details = [d for d in (
-        f"{face.eyes} eyes" if rng.random() < 0.75 else "",
-        f"{face.hair} hair" if rng.random() < 0.5 else "",
-        ("long hair" if face.long_hair else "short hair") if rng.random() < 0.25 else "",
-        "beard" if face.beard and rng.random() < 0.8 else "",
-        rng.choice(("smiling", "smile", "happy")) if face.smile and rng.random() < 0.8 else "",
-        rng.choice(("cinematic", "cinematic", "movie still", "film")) if face.cinematic else "",
-    ) if d]
+    lead = rng.choice(
+        ("portrait of ", "portrait of ", "portrait of ", "a portrait of ", "face of ", "photo of ", "")
+    )
+    details = [
+        d
+        for d in (
+            f"{face.eyes} eyes" if rng.random() < 0.75 else "",
+            f"{face.hair} hair" if rng.random() < 0.5 else "",
+            ("long hair" if face.long_hair else "short hair") if rng.random() < 0.25 else "",
+            "beard" if face.beard and rng.random() < 0.8 else "",
+            rng.choice(("smiling", "smile", "happy")) if face.smile and rng.random() < 0.8 else "",
+            rng.choice(("cinematic", "cinematic", "movie still", "film")) if face.cinematic else "",
+        )
+        if d
+    ]
     rng.shuffle(details)
     ground = shade(rng, COLOURS[face.background])
     if face.cinematic:

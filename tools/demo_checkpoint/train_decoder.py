@@ -1,6 +1,6 @@
 """Train the VAE decoder to draw scenes from their latents.
 
-    python tools/demo_checkpoint/train_decoder.py --minutes 40 --out decoder.pt --log decoder.log
+python tools/demo_checkpoint/train_decoder.py --minutes 40 --out decoder.pt --log decoder.log
 """
 
 import argparse
@@ -75,7 +75,10 @@ def main() -> None:
             with torch.no_grad():
                 error = F.mse_loss(net(encode(held)).clamp(-1, 1), held).item()
             psnr = 10 * math.log10(4 / error)
-            log.write(f"step {step} images {images} minutes {done * args.minutes:.1f} loss {mean_loss:.4f} psnr {psnr:.2f}\n")
+            log.write(
+                f"step {step} images {images} minutes {done * args.minutes:.1f} "
+                f"loss {mean_loss:.4f} psnr {psnr:.2f}\n"
+            )
             torch.save(net.state_dict(), args.out)
     torch.save(net.state_dict(), args.out)
 

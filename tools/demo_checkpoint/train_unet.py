@@ -1,6 +1,6 @@
 """Train the UNet and the text encoder on captioned scenes, coarse to fine.
 
-    python tools/demo_checkpoint/train_unet.py --minutes 110 --out unet.pt --log unet.log
+    PYTHONPATH=. python tools/demo_checkpoint/train_unet.py --minutes 110 --out unet.pt --log unet.log
 
 Four stages share the time: scenes at 64 pixels teach what words mean, at 128 pixels what shapes look
 like, and mixed sizes up to 256 and then 512 pixels that a scene fills its canvas. `--resume` goes on
@@ -43,7 +43,9 @@ class Stage:
 STAGES = (
     Stage(0.32, 40, ((1.0, 64, 64, 48),)),
     Stage(0.57, TOKENS, ((0.9, 128, 128, 24), (0.05, 96, 128, 24), (0.05, 128, 96, 24))),
-    Stage(0.77, TOKENS, ((0.55, 128, 128, 24), (0.35, 256, 256, 6), (0.05, 192, 256, 6), (0.05, 256, 192, 6))),
+    Stage(
+        0.77, TOKENS, ((0.55, 128, 128, 24), (0.35, 256, 256, 6), (0.05, 192, 256, 6), (0.05, 256, 192, 6))
+    ),
     Stage(1.0, TOKENS, ((0.45, 128, 128, 24), (0.20, 256, 256, 6), (0.35, 512, 512, 2))),
 )
 
@@ -75,7 +77,9 @@ def unknown_words(rng: random.Random, caption: str) -> str:
     return " ".join(words)
 
 
-def sample(rng: random.Random, vocabulary: Vocabulary, size: tuple[int, int, int], tokens: int) -> tuple[Tensor, Tensor]:
+def sample(
+    rng: random.Random, vocabulary: Vocabulary, size: tuple[int, int, int], tokens: int
+) -> tuple[Tensor, Tensor]:
     """Latents (n, 4, h/8, w/8) and token rows (n, tokens) of fresh scenes; one caption in ten is empty."""
     width, height, count = size
     scenes: list[Scene] = [any_scene(rng) for _ in range(count)]
@@ -92,7 +96,9 @@ def noise_levels() -> Tensor:
     return torch.cumprod(1 - betas, 0).float()
 
 
-def noise_loss(model: torch.nn.Module, text: torch.nn.Module, latents: Tensor, rows: Tensor, alphas: Tensor) -> Tensor:
+def noise_loss(
+    model: torch.nn.Module, text: torch.nn.Module, latents: Tensor, rows: Tensor, alphas: Tensor
+) -> Tensor:
     """Min-SNR weighted error of the predicted noise."""
     count = latents.shape[0]
     noise = torch.randn_like(latents) + OFFSET_NOISE * torch.randn(count, 4, 1, 1)
@@ -100,7 +106,9 @@ def noise_loss(model: torch.nn.Module, text: torch.nn.Module, latents: Tensor, r
     # Large canvases differ from small ones in composition, which the noisy steps decide.
     t = ((share.sqrt() if latents.shape[-1] >= 32 else share) * 1000).long().clamp(max=999)
     alpha = alphas[t].view(-1, 1, 1, 1)
-    noisy = (alpha.sqrt() * latents + (1 - alpha).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+    noisy = (alpha.sqrt() * latents + (1 - alpha).sqrt() * noise).contiguous(
+        memory_format=torch.channels_last
+    )
     context = text(rows).last_hidden_state
     predicted = model(noisy, t, encoder_hidden_states=context).sample
     snr = alphas[t] / (1 - alphas[t])
@@ -168,7 +176,10 @@ def main() -> None:
             for slow, fast in zip(averaged, (model, text), strict=True):
                 torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), 1 - decay)
         if step % 50 == 0:
-            log.write(f"step {step} images {images} minutes {(time.monotonic() - started) / 60:.1f} done {done:.3f} loss {mean_loss:.4f}\n")
+            minutes = (time.monotonic() - started) / 60
+            log.write(
+                f"step {step} images {images} minutes {minutes:.1f} done {done:.3f} loss {mean_loss:.4f}\n"
+            )
         if step % 250 == 0:
             save()
     save()
