@@ -16,7 +16,9 @@ class Bench:
     def __init__(self, max_running=16, rows=16):
         self.device = ToyDevice()
         self.events = []
-        self.engine = Engine(self.device, program_for, Batcher(lambda _: rows), self.events.append, max_running)
+        self.engine = Engine(
+            self.device, program_for, Batcher(lambda _: rows), self.events.append, max_running
+        )
 
     def finish(self, limit=5000):
         for _ in range(limit):
@@ -145,7 +147,9 @@ def test_checkpoints_switch_in_order_and_only_when_the_running_jobs_are_done():
     for k, name in enumerate(order):
         bench.engine.submit(toy_job(f"j{k}", checkpoint=f"/models/{name}"))
     bench.finish()
-    switches = [path for k, path in enumerate(bench.device.loads) if k == 0 or bench.device.loads[k - 1] != path]
+    switches = [
+        path for k, path in enumerate(bench.device.loads) if k == 0 or bench.device.loads[k - 1] != path
+    ]
     assert switches == ["/models/x", "/models/y", "/models/x", "/models/y"]
 
 

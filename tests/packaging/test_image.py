@@ -114,7 +114,7 @@ def answering(port: int, status: int) -> Iterator[None]:
             self.send_response(status if self.path == "/live" else 404)
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as in the base class
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     with HTTPServer(("127.0.0.1", port), Handler) as server:

@@ -1,6 +1,6 @@
 """Assemble the demo checkpoint: an ordinary SD1.x single file of fp16 tensors.
 
-python tools/demo_checkpoint/export.py --decoder decoder.pt --unet unet.pt --out models/Stable-diffusion/demo.safetensors
+PYTHONPATH=.:tools python tools/demo_checkpoint/export.py --decoder decoder.pt --unet unet.pt
 """
 
 import argparse
