@@ -13,6 +13,7 @@ from sdserver.bundle.bundle import Bundle
 from sdserver.engine.batcher import Batcher, Key
 from sdserver.engine.config import EngineConfig
 from sdserver.engine.engine import Engine
+from sdserver.engine.fixed import FixedBatches
 from sdserver.engine.messages import Beat, FromEngine, Load, MemoryFacts, Shutdown, Stop, Submit, ToEngine
 from sdserver.programs.table import program_for
 
@@ -49,9 +50,9 @@ def run(pipe: Connection, config: EngineConfig) -> None:
     bundle = Bundle(
         config.device, config.precision, config.attention, config.cached_checkpoints, config.allow_pickle
     )
-    engine = Engine(
-        bundle, program_for, Batcher(row_budget(config.max_batch_rows)), pipe.send, config.max_running
-    )
+    budget = row_budget(config.max_batch_rows)
+    device = FixedBatches(bundle, budget) if config.deterministic else bundle
+    engine = Engine(device, program_for, Batcher(budget), pipe.send, config.max_running)
 
     def memory() -> MemoryFacts:
         facts = bundle.memory_facts()

@@ -12,26 +12,36 @@ from sdserver.prompt.timeline import at
 
 
 @dataclass(frozen=True, slots=True)
+class EncodedPart:
+    """One text of a prompt's composition with the conditionings of all it says over the steps."""
+
+    part: Part
+    encoded: Mapping[str, Conditioning]
+
+    def at(self, step: int) -> Conditioning:
+        """The conditioning at a step, counted from 0."""
+        return self.encoded[at(self.part.timeline, step)]
+
+
+@dataclass(frozen=True, slots=True)
 class Conditionings:
     """Everything that conditions one pass.
 
     Attributes:
         positive: the parts that AND composes, at least one.
         negative: the one negative part.
-        encoded: (text, is it negative) to its conditioning.
     """
 
-    positive: tuple[Part, ...]
-    negative: Part
-    encoded: Mapping[tuple[str, bool], Conditioning]
+    positive: tuple[EncodedPart, ...]
+    negative: EncodedPart
 
     def positives(self, step: int) -> list[tuple[float, Conditioning]]:
         """Weights and conditionings at a step, counted from 0."""
-        return [(part.weight, self.encoded[at(part.timeline, step), False]) for part in self.positive]
+        return [(one.part.weight, one.at(step)) for one in self.positive]
 
     def uncond(self, step: int) -> Conditioning:
         """The negative conditioning at a step, counted from 0."""
-        return self.encoded[at(self.negative.timeline, step), True]
+        return self.negative.at(step)
 
 
 def condition(
@@ -46,15 +56,29 @@ def condition(
         size: of the pass, which SDXL conditions on.
     """
     text, _ = extract_networks(prompt.positive)
-    positive = resolve_positive(text, steps)
-    (negative,) = resolve_negative(prompt.negative, steps)
-    wanted = {(span.text, False): None for part in positive for span in part.timeline}
-    wanted |= {(span.text, True): None for span in negative.timeline}
+    parts = [*resolve_positive(text, steps), *resolve_negative(prompt.negative, steps)]
+    wanted = [(index, text) for index, part in enumerate(parts) for text in _texts(part)]
     calls: list[DeviceCall] = [
         EncodeText(
-            model, text, prompt.clip_skip, prompt.emphasis, prompt.comma_padding_backtrack, size, is_negative
+            model,
+            text,
+            prompt.clip_skip,
+            prompt.emphasis,
+            prompt.comma_padding_backtrack,
+            size,
+            is_negative=index == len(parts) - 1,
+            variants=tuple(span.text for span in parts[index].timeline),
         )
-        for text, is_negative in wanted
+        for index, text in wanted
     ]
     answers: list[Conditioning] = yield calls
-    return Conditionings(positive, negative, dict(zip(wanted, answers, strict=True)))
+    encoded: list[dict[str, Conditioning]] = [{} for _ in parts]
+    for (index, text), answer in zip(wanted, answers, strict=True):
+        encoded[index][text] = answer
+    *positive, negative = [EncodedPart(part, texts) for part, texts in zip(parts, encoded, strict=True)]
+    return Conditionings(tuple(positive), negative)
+
+
+def _texts(part: Part) -> list[str]:
+    """Each distinct text of a timeline once, in order."""
+    return list(dict.fromkeys(span.text for span in part.timeline))

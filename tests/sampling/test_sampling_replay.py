@@ -1,6 +1,7 @@
 """Every sampler's path against the one that AUTOMATIC1111 took, and what it asks for on the way."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from sdserver.sampling.noise import ImageNoise
 from sdserver.sampling.plan import SIGMA_SAMPLERS, TIMESTEP_SAMPLERS, make_plan
 from sdserver.sampling.prediction import c_in
 from sdserver.sampling.registry import SAMPLERS
+from sdserver.sampling.samplers import restart_steps
+from sdserver.sampling.sigmas import karras_sigmas
 
 CPU = torch.device("cpu")
 CROP = (slice(None), slice(2, 4), slice(3, 6))
@@ -188,13 +191,10 @@ def test_ddims_levels_are_exactly_the_models_timesteps(facts, sampling, noise_sp
 def test_churn_raises_the_level_within_its_range_only(facts, sampling, noise_spec, drive):
     changes = {"churn": 5.0, "churn_min": 0.5, "churn_max": 8.0, "noise_scale": 1.1}
     plan = make_plan(sampling("Euler", **changes), facts)
-    source = ImageNoise(noise_spec(), (1, 2, 2), CPU)
-    draws = iter([ImageNoise(noise_spec(), (1, 2, 2), CPU)] * 21)
+    source, drawn = (ImageNoise(noise_spec(), (1, 2, 2), CPU) for _ in range(2))
     levels = []
-    drawn = next(draws)
-    x = source.first() * 14.0
+    expected = x = source.first() * 14.0
     drawn.first()
-    expected = x
 
     def denoiser(x, sigma):
         nonlocal expected
@@ -226,3 +226,21 @@ def test_without_eta_the_noise_has_no_effect(facts, sampling, noise_spec, drive,
         for seed in (1, 2)
     ]
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize(("steps", "length", "times"), [(20, 9, 1), (35, 9, 1), (36, 9, 2), (50, 12, 2)])
+def test_restart_walks_from_2_to_a_tenth_again(steps, length, times):
+    base = karras_sigmas(steps - length * times, 0.03, 14.0)
+    low, high = (min(base, key=lambda sigma: abs(sigma - target)) for target in (0.1, 2.0))
+    again = list(pairwise(karras_sigmas(length + 1, low, high)[:-1]))
+    walked = restart_steps(karras_sigmas(steps, 0.03, 14.0))
+    cut = [sigma for sigma, _ in walked].index(again[0][0], base.index(low))
+    assert len(walked) == steps
+    assert walked[:cut] == list(pairwise(base[: base.index(low) + 1]))
+    assert walked[cut : cut + length * times] == again * times
+    assert walked[cut + length * times :] == list(pairwise(base[base.index(low) :]))
+
+
+def test_restart_changes_nothing_below_20_steps():
+    sigmas = karras_sigmas(19, 0.03, 14.0)
+    assert restart_steps(sigmas) == list(pairwise(sigmas))
