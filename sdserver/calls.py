@@ -69,7 +69,8 @@ class Predict:
     """One UNet row: what the network outputs (epsilon or v). Result: (channels, h, w), float32.
 
     Attributes:
-        x: (channels, h, w), already scaled to the network's input.
+        x: (channels, h, w), already scaled to the network's input; for an inpainting checkpoint with
+            the mask and the masked picture's latent behind it, 9 channels.
         timestep: 0..999, may be fractional.
     """
 
@@ -93,6 +94,20 @@ class Decode:
         return ("decode", self.model, tuple(self.latent.shape))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Encode:
+    """Encode pixels (3, height, width) in -1..1, sides multiples of 8. Result: (channels, h, w), float32.
+
+    The posterior's mode, not a sample of it: a picture must not depend on numbers drawn elsewhere.
+    """
+
+    model: str
+    pixels: Tensor
+
+    def batch_key(self) -> Key:
+        return ("encode", self.model, tuple(self.pixels.shape))
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """Tell the job's client how far it is. Runs on the host at once. Result: None."""
@@ -105,5 +120,5 @@ class Interrupted(Exception):
     """Thrown into a program to have it finish early with the picture it has so far."""
 
 
-DeviceCall = UseModel | EncodeText | Predict | Decode
+DeviceCall = UseModel | EncodeText | Predict | Decode | Encode
 Call = DeviceCall | Report

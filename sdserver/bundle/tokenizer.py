@@ -5,10 +5,15 @@ end-of-word mark, one symbol per merge, and the two special tokens.
 """
 
 import gzip
+import html
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 
+import ftfy
 from transformers import CLIPTokenizer
+
+from sdserver.bundle.spec import TextKind
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 START_ID, END_ID = 49406, 49407
@@ -35,3 +40,17 @@ def clip_tokenizer() -> CLIPTokenizer:
     words = [*symbols, *(s + "</w>" for s in symbols), *(a + b for a, b in merges), START, END]
     vocab = {word: index for index, word in enumerate(words)}
     return CLIPTokenizer(vocab=vocab, merges=merges)
+
+
+def tokenize(texts: Sequence[str], kind: TextKind) -> list[list[int]]:
+    """Token ids of each text without start and end mark.
+
+    Texts are cleaned first as both original tokenizers do: mojibake is repaired and quotes are made
+    straight (ftfy), and OpenCLIP's also resolves HTML entities, twice. Lone surrogates become
+    replacement characters.
+    """
+    clean = [ftfy.fix_text(text.encode("utf-8", "replace").decode("utf-8")) for text in texts]
+    if kind == "open_clip":
+        clean = [html.unescape(html.unescape(text)) for text in clean]
+    ids: list[list[int]] = clip_tokenizer()(clean, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids

@@ -33,7 +33,7 @@ def row_budget(max_batch_rows: int) -> Callable[[Key], int]:
         match key:
             case ("predict", _, (_, int(height), int(width)), *_):
                 return max(2, min(max_batch_rows, max_batch_rows * FULL_LATENT_AREA // (height * width)))
-            case ("decode", *_):
+            case ("decode" | "encode", *_):
                 return DECODE_ROWS
             case _:
                 return TEXT_ROWS

@@ -4,6 +4,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sdserver.calls import Call, Conditioning, DeviceCall, Interrupted, Predict, Report
@@ -23,8 +24,29 @@ class Denoised:
     interrupted: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The UNet as one pass of one job sees it.
+
+    Attributes:
+        concat: what an inpainting checkpoint takes beside the latent, (5, h, w); None for others.
+    """
+
+    model: ModelFacts
+    plan: Plan
+    conditionings: Conditionings
+    concat: Tensor | None = None
+
+    def predict(self, x: Tensor, sigma: float, conditioning: Conditioning) -> Predict:
+        """The call for one row at (x, sigma)."""
+        scaled = x * c_in(sigma)
+        if self.concat is not None:
+            scaled = torch.cat([scaled, self.concat])
+        return Predict(self.model.key, scaled, self.plan.timestep(sigma), conditioning)
+
+
 def denoise(
-    sampler: Evaluations, plan: Plan, conditionings: Conditionings, cfg_scale: float, model: ModelFacts
+    sampler: Evaluations, network: Network, cfg_scale: float
 ) -> Generator[Call | list[DeviceCall], Any, Denoised]:
     """Run a sampler to its end. One evaluation is one call of the network per conditioning.
 
@@ -34,11 +56,14 @@ def denoise(
         Interrupted: before the first evaluation was done.
     """
     latest: Tensor | None = None
+    evaluations = network.plan.evaluations
+    step = 0
     try:
         x, sigma = next(sampler)
-        for step in range(plan.evaluations):
-            latest = yield from guided(x, sigma, step, plan, conditionings, cfg_scale, model)
-            yield Report(step + 1, plan.evaluations)
+        while True:
+            latest = yield from guided(network, x, sigma, step, cfg_scale)
+            step += 1
+            yield Report(step, evaluations)
             x, sigma = sampler.send(latest)
     except StopIteration as end:
         return Denoised(end.value, interrupted=False)
@@ -46,30 +71,22 @@ def denoise(
         if latest is None:
             raise
         return Denoised(latest, interrupted=True)
-    raise RuntimeError(f"the sampler wants more than its {plan.evaluations} evaluations")
 
 
 def guided(
-    x: Tensor,
-    sigma: float,
-    step: int,
-    plan: Plan,
-    conditionings: Conditionings,
-    cfg_scale: float,
-    model: ModelFacts,
+    network: Network, x: Tensor, sigma: float, step: int, cfg_scale: float
 ) -> Generator[list[DeviceCall], Any, Tensor]:
     """The denoised latent at (x, sigma), under guidance.
 
     Where the scale is 1 and there is one positive part, the negative part cancels out and is not run.
     """
-    parts = conditionings.positives(step)
+    parts = network.conditionings.positives(step)
     wanted: list[Conditioning] = [conditioning for _, conditioning in parts]
     needs_uncond = cfg_scale != 1.0 or len(parts) > 1 or parts[0][0] != 1.0
     if needs_uncond:
-        wanted.append(conditionings.uncond(step))
-    scaled, timestep = x * c_in(sigma), plan.timestep(sigma)
-    outputs: list[Tensor] = yield [Predict(model.key, scaled, timestep, one) for one in wanted]
-    denoised = [to_denoised(model.prediction, x, output, sigma) for output in outputs]
+        wanted.append(network.conditionings.uncond(step))
+    outputs: list[Tensor] = yield [network.predict(x, sigma, one) for one in wanted]
+    denoised = [to_denoised(network.model.prediction, x, output, sigma) for output in outputs]
     if not needs_uncond:
         return denoised[0]
     weights = [weight for weight, _ in parts]

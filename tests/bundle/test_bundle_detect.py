@@ -137,7 +137,8 @@ def test_bad_alphas_are_refused(files: dict[Family, Tensors], table: Tensor) -> 
 
 def test_scaled_linear_is_the_product_of_the_betas() -> None:
     alphas = scaled_linear()
-    assert (len(alphas), alphas[0]) == (1000, pytest.approx(1 - 0.00085))
+    assert len(alphas) == 1000
+    assert alphas[0] == pytest.approx(1 - 0.00085)
     roots = [0.00085**0.5 + (0.012**0.5 - 0.00085**0.5) * k / 999 for k in range(1000)]
     assert alphas[-1] == pytest.approx(np.prod([1 - root**2 for root in roots]), rel=1e-6)
 
@@ -183,6 +184,8 @@ def test_unserved_unets_are_refused(files: dict[Family, Tensors]) -> None:
         detected(files["sd1"] | depth)
     with pytest.raises(UnsupportedCheckpoint, match="different families"):
         detected(files["sd1"] | {"model.diffusion_model.label_emb.0.0.weight": torch.zeros(128, 64)})
+    with pytest.raises(UnsupportedCheckpoint, match="EDM"):
+        detected(files["sdxl"] | {"edm_mean": torch.zeros(4)})
     with pytest.raises(UnsupportedCheckpoint, match="different length"):
         detected(without(files["sd1"], "input_blocks.8."))
     with pytest.raises(UnsupportedCheckpoint, match="other places"):
@@ -198,6 +201,8 @@ def test_unserved_unets_are_refused(files: dict[Family, Tensors]) -> None:
         )
     with pytest.raises(UnreadableCheckpoint, match="is missing"):
         detected(without(files["sd1"], "post_quant_conv"))
+    with pytest.raises(UnreadableCheckpoint, match="is missing"):
+        detected(without(files["sd1"], "encoder.down."))
 
 
 def write_yaml(folder: Path, text: str) -> Sidecar | None:

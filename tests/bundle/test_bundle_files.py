@@ -73,6 +73,14 @@ def test_tensors_of_a_wrong_shape(checkpoint: Write, name: str, shape: tuple[int
     refused(path, UnreadableCheckpoint, "shape")
 
 
+def test_widths_that_no_network_has(checkpoint: Write) -> None:
+    """Groups of channels are always 32."""
+    path, _ = checkpoint(
+        "sd1", {"first_stage_model.encoder.down.1.block.0.conv1.weight": torch.zeros(40, 32, 3, 3)}
+    )
+    refused(path, UnsupportedCheckpoint, "make no network")
+
+
 def test_a_pickle_runs_no_code(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from bundle_calls import assert_close, random
 from diffusers.models.upsampling import Upsample2D
-from tiny_checkpoints import TEXT_WIDTH, make
+from tiny_checkpoints import TEXT_WIDTH, make, tensors
 from torch import nn
 from torch.nn import functional
 
@@ -14,7 +14,7 @@ from sdserver.bundle.detect import detect
 from sdserver.bundle.device import resolve
 from sdserver.bundle.spec import Spec
 from sdserver.bundle.unet import Network, UpsampleThenFit, replace_upsampling
-from sdserver.bundle.vae import Decoder
+from sdserver.bundle.vae import Autoencoder
 from sdserver.bundle.weights import LoadedWeights
 from sdserver.errors import EngineFailure
 from sdserver.jobs.events import Picture
@@ -24,8 +24,6 @@ PLACEMENT = resolve("cpu", "fp32", "sdpa")
 
 @pytest.fixture(scope="module")
 def spec() -> Spec:
-    from tiny_checkpoints import tensors
-
     return detect(LoadedWeights(tensors("sd1", make("sd1"))), None).spec
 
 
@@ -70,8 +68,8 @@ def test_fractions_of_a_timestep_count(spec: Spec) -> None:
     with torch.no_grad():
         low, middle, high = network.predict(x, torch.tensor([500.0, 500.5, 501.0]), context, None)
     assert (low - high).abs().max() > 1e-4
-    difference = (middle - (low + high) / 2).abs().max()
-    assert difference < 0.1 * (low - high).abs().max()
+    # Rounding the timestep either way would make this half of the whole.
+    assert (middle - (low + high) / 2).abs().max() < 0.3 * (low - high).abs().max()
 
 
 class FakeVae(nn.Module):
@@ -82,6 +80,7 @@ class FakeVae(nn.Module):
         self.dtypes: list[torch.dtype] = []
 
     def decode(self, sample: torch.Tensor, *, return_dict: bool) -> tuple[torch.Tensor]:
+        assert not return_dict
         self.dtypes.append(sample.dtype)
         return (sample if sample.dtype == torch.float32 else sample * float("nan"),)
 
@@ -89,7 +88,7 @@ class FakeVae(nn.Module):
 def test_pictures_are_clamped_scaled_and_truncated(spec: Spec) -> None:
     values = torch.tensor([-3.0, -1.0, 0.0, 0.999, 1.0, 3.0])
     latent = (values * spec.latent_scale).expand(1, 3, 1, 6)
-    (picture,) = Decoder(FakeVae(), spec, PLACEMENT).decode(latent)
+    (picture,) = Autoencoder(FakeVae(), spec, PLACEMENT).decode(latent)
     assert isinstance(picture, Picture)
     assert (picture.width, picture.height) == (6, 1)
     assert list(picture.pixels) == [level for level in (0, 0, 127, 254, 255, 255) for _ in range(3)]
@@ -97,7 +96,7 @@ def test_pictures_are_clamped_scaled_and_truncated(spec: Spec) -> None:
 
 def test_a_vae_that_overflows_goes_on_in_fp32(spec: Spec) -> None:
     vae = FakeVae()
-    decoder = Decoder(vae, spec, resolve("cpu", "fp16", "sdpa"))
+    decoder = Autoencoder(vae, spec, resolve("cpu", "fp16", "sdpa"))
     assert isinstance(decoder.decode(torch.zeros(1, 3, 2, 2))[0], Picture)
     assert isinstance(decoder.decode(torch.zeros(1, 3, 2, 2))[0], Picture)
     assert vae.dtypes == [torch.float16, torch.float32, torch.float32]
@@ -107,6 +106,6 @@ def test_latents_that_are_no_numbers_fail_alone(spec: Spec) -> None:
     vae = FakeVae()
     latents = torch.zeros(2, 3, 2, 2)
     latents[0, 0, 0, 0] = float("nan")
-    bad, good = Decoder(vae, spec, PLACEMENT).decode(latents)
+    bad, good = Autoencoder(vae, spec, PLACEMENT).decode(latents)
     assert isinstance(bad, EngineFailure)
     assert isinstance(good, Picture)

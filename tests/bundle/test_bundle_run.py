@@ -41,14 +41,14 @@ def test_a_checkpoint_is_loaded_once(checkpoint: Write, fills: list[int]) -> Non
     assert len(fills) == 1
 
 
-@pytest.mark.parametrize(("max_cached", "loads"), [(0, 5), (1, 5), (2, 4), (3, 3)])
+@pytest.mark.parametrize(("order", "max_cached", "loads"), [("aba", 0, 3), ("abacb", 2, 4)])
 def test_least_recently_used_makes_room(
-    checkpoint: Write, fills: list[int], max_cached: int, loads: int
+    checkpoint: Write, fills: list[int], order: str, max_cached: int, loads: int
 ) -> None:
-    a, b, c = (checkpoint("sd1", name=name)[0] for name in "abc")
+    paths = {name: checkpoint("sd1", name=name)[0] for name in set(order)}
     bundle = Bundle("cpu", max_cached=max_cached)
-    for path in (a, b, a, c, b):
-        use(bundle, path)
+    for name in order:
+        use(bundle, paths[name])
     assert len(fills) == loads
 
 
@@ -154,7 +154,15 @@ def test_results_can_be_changed_in_place_and_need_no_gradient(checkpoint: Write)
     predicted = predict(bundle, path, *rows(1))
     predicted += 1
     (conditioning,) = encode(bundle, [text_call(path, "cat")])
-    assert not (predicted.requires_grad or conditioning.context.requires_grad)
+    assert not any((predicted.requires_grad, conditioning.context.requires_grad))
+
+
+def test_the_engines_inference_mode_changes_nothing(checkpoint: Write) -> None:
+    path, _ = checkpoint("sd1")
+    expected = predict(Bundle("cpu"), path, *rows(2))
+    with torch.inference_mode():
+        got = predict(Bundle("cpu"), path, *rows(2))
+    assert torch.equal(got, expected)
 
 
 @pytest.mark.parametrize(("precision", "limit"), [("fp16", 0.02), ("bf16", 0.15)])

@@ -61,10 +61,13 @@ def make(
             "sdxl": (_clip, _open_clip_pooled),
         }
         text = tuple(kind() for kind in kinds[family])
-    original = Original(unet, vae, text)
-    for module in (unet, vae, *text):
-        module.half().float().eval().requires_grad_(False)
-    return original
+        for module in (unet, vae, *text):
+            module.eval().requires_grad_(False)
+            for parameter in module.parameters():
+                if parameter.ndim == 1:  # norms start as 1 and 0: swapped ones would not show
+                    parameter.add_(torch.empty_like(parameter).normal_(), alpha=0.1)
+            module.half().float()
+    return Original(unet, vae, text)
 
 
 def full_size(family: Family) -> Original:

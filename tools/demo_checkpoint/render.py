@@ -37,7 +37,8 @@ def render(
     """One picture per caption and seed, in order."""
     events: list[FromEngine] = []
     engine = Engine(Bundle("cpu", "fp32"), program_for, Batcher(lambda _: ROWS), events.append, ROWS // 2)
-    jobs = [_job(checkpoint, caption, seed, recipe) for caption, seed in zip(captions, seeds, strict=True)]
+    wanted = enumerate(zip(captions, seeds, strict=True))
+    jobs = [_job(f"render/{k}", checkpoint, caption, seed, recipe) for k, (caption, seed) in wanted]
     for job in jobs:
         engine.submit(job)
     with torch.inference_mode():
@@ -47,14 +48,14 @@ def render(
     return [_image(done[job.id]) for job in jobs]
 
 
-def _job(checkpoint: Path, caption: str, seed: int, recipe: Recipe) -> Txt2Img:
+def _job(job_id: str, checkpoint: Path, caption: str, seed: int, recipe: Recipe) -> Txt2Img:
     sampler, schedule, _ = resolve(recipe.sampler, None)
     sampling = Sampling(
         sampler.name, schedule, recipe.steps, recipe.cfg, 0.0 if sampler.kind == "timestep" else 1.0,
         0.0, 0.0, inf, 1.0, 0.0, 0.0, 0.0, False,
     )  # fmt: skip
     return Txt2Img(
-        f"render/{seed}",
+        job_id,
         str(checkpoint.absolute()),
         Prompt(caption, "", 1, "Original", 20),
         Size(recipe.width, recipe.height),

@@ -408,10 +408,10 @@ def portrait(rng: random.Random) -> Scene:
 def any_scene(rng: random.Random) -> Scene:
     """A scene of the training distribution."""
     kind = rng.random()
-    if kind < 0.52:
+    if kind < 0.63:
         return single_shape(rng)
-    if kind < 0.64:
+    if kind < 0.73:
         return counted_shapes(rng)
-    if kind < 0.76:
+    if kind < 0.83:
         return shape_pair(rng)
     return portrait(rng)

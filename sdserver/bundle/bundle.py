@@ -1,0 +1,222 @@
+"""The loaded checkpoints and the only door to them: runs batches of device calls."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from sdserver.bundle.device import Attention, Placement, Precision, resolve
+from sdserver.bundle.load import prepare
+from sdserver.bundle.memory import DeviceMemory, is_out_of_memory, measure, release
+from sdserver.bundle.parts import Parts
+from sdserver.bundle.spec import Spec
+from sdserver.bundle.text import TextEncoders
+from sdserver.bundle.unet import Network
+from sdserver.bundle.vae import Autoencoder, as_batch
+from sdserver.calls import Conditioning, Decode, DeviceCall, Encode, EncodeText, Predict, UseModel
+from sdserver.errors import EngineFailure, OutOfMemory
+from sdserver.jobs.events import Picture
+from sdserver.jobs.model import ModelFacts
+
+Result = ModelFacts | Conditioning | torch.Tensor | Picture | Exception
+CallT = TypeVar("CallT", bound=DeviceCall)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A checkpoint on the device."""
+
+    spec: Spec
+    facts: ModelFacts
+    text: TextEncoders
+    network: Network
+    vae: Autoencoder
+
+
+class Bundle:
+    """Loaded checkpoints, the least recently used of which makes room for a new one.
+
+    Not for use from several threads.
+
+    Args:
+        device: auto, cpu, cuda, cuda:N, mps or xpu.
+        precision: of the networks; auto is fp16 on an accelerator and fp32 on a CPU.
+        attention: auto and sdpa are PyTorch's; xformers needs a CUDA device.
+        max_cached: how many checkpoints stay loaded, at least 1.
+        allow_pickle: whether .ckpt files may be loaded (weights only).
+
+    Raises:
+        SettingsError: the device or the attention kernel cannot be used.
+    """
+
+    def __init__(
+        self,
+        device: str = "auto",
+        precision: Precision = "auto",
+        attention: Attention = "auto",
+        max_cached: int = 1,
+        allow_pickle: bool = False,
+    ) -> None:
+        self._placement = resolve(device, precision, attention)
+        self._max_cached = max(1, max_cached)
+        self._allow_pickle = allow_pickle
+        self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
+
+    @property
+    def name(self) -> str:
+        """The device as torch names it."""
+        return str(self._placement.device)
+
+    @property
+    def precision(self) -> str:
+        """The networks' number format as torch names it."""
+        return str(self._placement.dtype).removeprefix("torch.")
+
+    def device_name(self) -> str:
+        """The device as its maker names it."""
+        if self._placement.device.type != "cuda":
+            return self.name
+        return torch.cuda.get_device_name(self._placement.device)
+
+    def memory_facts(self) -> DeviceMemory:
+        """How the device's memory is used now."""
+        return measure(self._placement.device)
+
+    @torch.no_grad()
+    def run(self, calls: Sequence[DeviceCall]) -> list[Result]:
+        """Run a batch of calls with one `batch_key`.
+
+        Returns:
+            One result per call, in order; an exception of `sdserver.errors` where a call failed alone.
+            Predictions lie on the device of the call's `x`.
+
+        Raises:
+            CheckpointError: the checkpoint cannot be loaded.
+            OutOfMemory: the device's memory does not suffice to load it.
+            RuntimeError: the device failed; on CUDA only a new process helps.
+        """
+        match calls[0]:
+            case UseModel(checkpoint):
+                return [self._use(checkpoint).facts] * len(calls)
+            case EncodeText(model):
+                return self._split(
+                    [c for c in calls if isinstance(c, EncodeText)], self._use(model).text.encode
+                )
+            case Predict(model):
+                loaded = self._use(model)
+                return self._split(
+                    [c for c in calls if isinstance(c, Predict)], lambda c: _predict(loaded, c)
+                )
+            case Decode(model):
+                loaded = self._use(model)
+                return self._split([c for c in calls if isinstance(c, Decode)], lambda c: _decode(loaded, c))
+
+            case Encode(model):
+                loaded = self._use(model)
+                return self._split([c for c in calls if isinstance(c, Encode)], lambda c: _encode(loaded, c))
+
+    def _split(
+        self, calls: Sequence[CallT], operate: Callable[[Sequence[CallT]], Sequence[Result]]
+    ) -> list[Result]:
+        """Run the batch; where memory does not suffice, its halves."""
+        try:
+            return list(operate(calls))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Only now, with the error gone, are the tensors that it held free.
+        release(self._placement.device)
+        if len(calls) == 1:
+            return [OutOfMemory("The device's memory does not suffice: ask for a smaller picture.")]
+        half = len(calls) // 2
+        return self._split(calls[:half], operate) + self._split(calls[half:], operate)
+
+    def _use(self, checkpoint: str) -> _Loaded:
+        """The checkpoint, loaded now if it is not; others make room only for one that looks sound."""
+        if checkpoint in self._loaded:
+            self._loaded.move_to_end(checkpoint)
+            return self._loaded[checkpoint]
+        try:
+            with prepare(Path(checkpoint), allow_pickle=self._allow_pickle) as read:
+                self._make_room()
+                loaded = _ready(checkpoint, read(self._placement), self._placement)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            self._loaded[checkpoint] = loaded
+            return loaded
+        self._loaded.clear()
+        release(self._placement.device)
+        raise OutOfMemory(
+            "The device's memory does not suffice to load the checkpoint: choose a smaller one."
+        )
+
+    def _make_room(self) -> None:
+        """Drop the checkpoints that were not used for longest, so that one more fits the limit."""
+        if len(self._loaded) < self._max_cached:
+            return
+        while len(self._loaded) >= self._max_cached:
+            self._loaded.popitem(last=False)
+        release(self._placement.device)
+
+
+def _ready(checkpoint: str, parts: Parts, placement: Placement) -> _Loaded:
+    """Make the networks runnable and, if the file did not tell, ask the UNet what it predicts."""
+    network = Network(parts.unet, parts.spec, placement)
+    spec = parts.spec
+    if spec.prediction is None:
+        spec = replace(spec, prediction="v" if network.predicts_v() else "epsilon")
+    facts = ModelFacts(
+        key=checkpoint,
+        family=spec.family,
+        prediction=spec.prediction or "epsilon",
+        latent_channels=spec.latent_channels,
+        alphas=spec.alphas,
+        inpainting=spec.is_inpainting,
+        device=str(placement.device),
+    )
+    return _Loaded(
+        spec, facts, TextEncoders(parts, placement), network, Autoencoder(parts.vae, spec, placement)
+    )
+
+
+def _predict(loaded: _Loaded, calls: Sequence[Predict]) -> list[Result]:
+    """One UNet batch of the rows that fit the network."""
+    results: list[Result | None] = [_misfit(loaded.spec, call) for call in calls]
+    rows = [call for call, misfit in zip(calls, results, strict=True) if misfit is None]
+    if rows:
+        vectors = [call.conditioning.vector for call in rows if call.conditioning.vector is not None]
+        predicted = loaded.network.predict(
+            as_batch([call.x for call in rows]),
+            torch.tensor([call.timestep for call in rows], dtype=torch.float32),
+            as_batch([call.conditioning.context for call in rows]),
+            as_batch(vectors) if vectors else None,
+        )
+        places = {call.x.device for call in rows}
+        by_place = {place: predicted.to(place) for place in places}
+        answers = iter([by_place[call.x.device][index] for index, call in enumerate(rows)])
+        return [next(answers) if result is None else result for result in results]
+    return [result for result in results if result is not None]
+
+
+def _misfit(spec: Spec, call: Predict) -> EngineFailure | None:
+    """What would fail the whole batch, told of its own row."""
+    vector = call.conditioning.vector
+    found = (call.x.shape[0], call.conditioning.context.shape[1], None if vector is None else vector.shape[0])
+    wanted = (spec.in_channels, spec.context_dim, spec.vector_dim)
+    if found == wanted:
+        return None
+    return EngineFailure(f"The network takes channels, context and vector of {wanted} but was given {found}.")
+
+
+def _decode(loaded: _Loaded, calls: Sequence[Decode]) -> list[Result]:
+    return list(loaded.vae.decode(as_batch([call.latent for call in calls])))
+
+
+def _encode(loaded: _Loaded, calls: Sequence[Encode]) -> list[Result]:
+    latents = loaded.vae.encode(as_batch([call.pixels for call in calls]))
+    return [latent.to(call.pixels.device) for latent, call in zip(latents, calls, strict=True)]

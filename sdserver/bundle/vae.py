@@ -1,0 +1,74 @@
+"""The autoencoder: latents to pictures and back."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdserver.bundle.device import Placement
+from sdserver.bundle.spec import Spec
+from sdserver.errors import EngineFailure
+from sdserver.jobs.events import Picture
+
+
+class Autoencoder:
+    """A VAE on its device.
+
+    SDXL's VAE overflows in fp16. As A1111 does, the VAE goes on in fp32 from the first picture on that
+    is not a number.
+    """
+
+    def __init__(self, vae: nn.Module, spec: Spec, placement: Placement) -> None:
+        self._vae: Any = vae
+        self._scale = spec.latent_scale
+        self._device = placement.device
+        self._dtype = placement.dtype
+
+    def decode(self, latents: Tensor) -> list[Picture | Exception]:
+        """Decode latents (n, channels, h, w) to n pictures, or an EngineFailure where there is none.
+
+        Values are clamped to 0..1, scaled by 255 and truncated, not rounded: A1111's way.
+        """
+        images = self._decode(latents)
+        if self._dtype != torch.float32 and not _all_numbers(images) and _all_numbers(latents):
+            self._dtype = torch.float32
+            self._vae.float()
+            images = self._decode(latents)
+        return [_picture(image) for image in images]
+
+    def encode(self, pixels: Tensor) -> list[Tensor]:
+        """Encode pixels (n, 3, height, width) in -1..1 to n latents (channels, h, w), float32."""
+        sample = pixels.to(self._device, self._dtype).contiguous(memory_format=torch.channels_last)
+        (posterior,) = self._vae.encode(sample, return_dict=False)
+        latents: Tensor = posterior.mode().float() * self._scale
+        return list(latents)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        scaled = latents.to(self._device, torch.float32) / self._scale
+        sample = scaled.to(self._dtype).contiguous(memory_format=torch.channels_last)
+        (images,) = self._vae.decode(sample, return_dict=False)
+        result: Tensor = images.float()
+        return result
+
+
+def _all_numbers(values: Tensor) -> bool:
+    return bool(values.isfinite().all().item())
+
+
+def _picture(image: Tensor) -> Picture | EngineFailure:
+    """(3, height, width), -1..1, to bytes."""
+    if not _all_numbers(image):
+        return EngineFailure(
+            "The networks' result is not a number: start the server with precision fp32 or bf16."
+        )
+    _, height, width = image.shape
+    levels = ((image + 1) / 2).clamp(0, 1) * 255
+    pixels = levels.to(torch.uint8).permute(1, 2, 0).contiguous().cpu()
+    return Picture(width, height, pixels.numpy().tobytes())
+
+
+def as_batch(latents: Sequence[Tensor]) -> Tensor:
+    """Stack rows that may lie on different devices."""
+    device = latents[0].device
+    return torch.stack([latent.to(device) for latent in latents])

@@ -1,0 +1,117 @@
+"""Tensors of a file by name: shapes first, data only when asked for."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from types import MappingProxyType
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sdserver.errors import UnreadableCheckpoint, UnsupportedCheckpoint
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+
+_PICKLED = (".ckpt", ".pt", ".pth", ".bin")
+
+
+class Weights(Protocol):
+    """An open file of tensors."""
+
+    @property
+    def shapes(self) -> Shapes: ...
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor on the CPU, in the file's type; it may share the file's memory."""
+        ...
+
+
+class _Slice(Protocol):
+    def get_shape(self) -> list[int]: ...
+
+
+class _SafeFile(Protocol):
+    """What is used of `safetensors.safe_open`, which has no types of its own."""
+
+    def keys(self) -> list[str]: ...
+
+    def get_slice(self, name: str, /) -> _Slice: ...
+
+    def get_tensor(self, name: str, /) -> Tensor: ...
+
+
+class SafetensorsWeights:
+    """A .safetensors file: the library checks its header, data is mapped."""
+
+    def __init__(self, file: _SafeFile) -> None:
+        self._file = file
+        self.shapes: Shapes = MappingProxyType(
+            {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
+        )
+
+    def tensor(self, name: str) -> Tensor:
+        return self._file.get_tensor(name)
+
+
+class LoadedWeights:
+    """Tensors that are in memory already."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
+        self.shapes: Shapes = MappingProxyType(
+            {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        )
+
+    def tensor(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+
+@contextmanager
+def open_weights(path: Path, *, allow_pickle: bool) -> Iterator[Weights]:
+    """Open a .safetensors file, or a pickled one if that is allowed.
+
+    A pickle is read by torch's restricted unpickler (`weights_only`), which runs no code of the file.
+
+    Raises:
+        UnreadableCheckpoint: the file is missing, damaged, or holds other things than tensors.
+        UnsupportedCheckpoint: it is a pickle and those are not allowed, or its ending is unknown.
+    """
+    ending = path.suffix.lower()
+    if ending == ".safetensors":
+        try:
+            file = safe_open(path, framework="pt", device="cpu")
+        except (SafetensorError, OSError) as error:
+            raise UnreadableCheckpoint(_damaged(path, error)) from error
+        with file:
+            yield SafetensorsWeights(file)
+    elif ending in _PICKLED:
+        if not allow_pickle:
+            message = (
+                f"{path.name} is a pickle, which may hold code: convert it to .safetensors or allow pickles."
+            )
+            raise UnsupportedCheckpoint(message)
+        yield LoadedWeights(_unpickled(path))
+    else:
+        raise UnsupportedCheckpoint(f"{path.name} is no checkpoint: its name must end in .safetensors.")
+
+
+def _unpickled(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise UnreadableCheckpoint(_damaged(path, error)) from error
+    nested = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(nested, dict):
+        raise UnreadableCheckpoint(f"{path.name} holds no tensors by name: it is no checkpoint.")
+    return {
+        name: value for name, value in nested.items() if isinstance(name, str) and isinstance(value, Tensor)
+    }
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"{path.name} cannot be read, download it again: {reason}"
