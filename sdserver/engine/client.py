@@ -88,6 +88,7 @@ class EngineClient:
         self._restarts_in_a_row = 0
         self._row_seconds = TYPICAL_ROW_SECONDS
         self._accepting = True
+        self._last_loaded: str | None = None
         self.model: Loaded | None = None
         self.memory: MemoryFacts | None = None
 
@@ -198,6 +199,7 @@ class EngineClient:
         match message:
             case Loaded():
                 self.model = message
+                self._last_loaded = message.checkpoint
                 self._restarts_in_a_row = 0
                 for future in self._loads.pop(message.checkpoint, ()):
                     if not future.done():
@@ -276,8 +278,8 @@ class EngineClient:
         if not self._accepting:
             return
         self.start()
-        if self.model is not None:
-            self._supervisor.send(Load(self.model.checkpoint))
+        if self._last_loaded is not None:
+            self._supervisor.send(Load(self._last_loaded))
         for checkpoint in self._loads:
             self._supervisor.send(Load(checkpoint))
         poisoned = [job for job in self._suspects if self._crashes[job] >= MAX_CRASHES]

@@ -3,6 +3,7 @@
 The engine knows no workflow and no model. Everything here runs on one thread.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from sdserver.jobs.events import Cancelled, Failed, Finished, Progress, Started
 from sdserver.jobs.job import Job
 from sdserver.jobs.model import ModelFacts
 from sdserver.programs.program import Outcome, Program, ProgramTable
+
+log = logging.getLogger(__name__)
 
 
 class Device(Protocol):
@@ -72,6 +75,7 @@ class Engine:
         self._waiting: deque[Job | Load] = deque()
         self._running: dict[str, Running] = {}
         self._checkpoint: str | None = None
+        self._told: str | None = None
 
     @property
     def running(self) -> int:
@@ -121,8 +125,15 @@ class Engine:
             return
         started = time.monotonic()
         results = self._run([pending.call for pending in batch])
-        kind = batch[0].key[0]
-        self._emit(BatchRan(str(kind), len(batch), time.monotonic() - started))
+        kind, first = batch[0].key[0], batch[0].call
+        seconds = time.monotonic() - started
+        self._emit(BatchRan(str(kind), len(batch), seconds))
+        if (
+            isinstance(first, UseModel)
+            and isinstance(results[0], ModelFacts)
+            and first.checkpoint != self._told
+        ):
+            self._tell_loaded(first.checkpoint, results[0], seconds)
         for pending, result in zip(batch, results, strict=True):
             self._deliver(pending, result)
 
@@ -152,11 +163,15 @@ class Engine:
         (facts,) = self._run([UseModel(checkpoint)])
         if isinstance(facts, ModelFacts):
             self._checkpoint = checkpoint
-            seconds = time.monotonic() - started
-            self._emit(Loaded(checkpoint, facts.family, self._device.name, self._device.precision, seconds))
+            self._tell_loaded(checkpoint, facts, time.monotonic() - started)
         else:
-            self._checkpoint = None
+            self._checkpoint = self._told = None
             self._emit(LoadFailed(checkpoint, *_describe(facts)))
+
+    def _tell_loaded(self, checkpoint: str, facts: ModelFacts, seconds: float) -> None:
+        """Say which checkpoint is on the device now, also where a job brought it there."""
+        self._told = checkpoint
+        self._emit(Loaded(checkpoint, facts.family, self._device.name, self._device.precision, seconds))
 
     def _begin(self, job: Job) -> None:
         running = Running(job, self._programs(job))
@@ -194,7 +209,9 @@ class Engine:
         except Interrupted:
             del self._running[job_id]
             self._emit(Cancelled(job_id))
-        except Exception as error:  # noqa: BLE001 - a fault in one program must fail its job only
+        except Exception as error:
+            if not isinstance(error, SdServerError):
+                log.exception("job %s failed", job_id)
             del self._running[job_id]
             self._emit(Failed(job_id, *_describe(error)))
         else:
