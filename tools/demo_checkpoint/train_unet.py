@@ -2,8 +2,8 @@
 
     PYTHONPATH=. python tools/demo_checkpoint/train_unet.py --minutes 110 --out unet.pt --log unet.log
 
-Four stages share the time: scenes at 64 pixels teach what words mean, at 128 pixels what shapes look
-like, and mixed sizes up to 256 and then 512 pixels that a scene fills its canvas. `--resume` goes on
+Stages share the time: scenes at 64 pixels teach what words mean, at 128 pixels what shapes look like,
+and mixed sizes up to 256 pixels that a scene fills its canvas. `--resume` goes on
 from an earlier run's weights, from the stage that `--begin` (a fraction of the whole) falls into.
 """
 
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from latents import encode
 from networks import text_encoder, unet
-from scenes import Scene, any_scene, draw
+from scenes import Scene, any_scene, draw, portrait
 from torch import Tensor
 
 from sdserver.bundle.tokenizer import END_ID, START_ID, clip_tokenizer
@@ -44,10 +44,12 @@ STAGES = (
     Stage(0.32, 40, ((1.0, 64, 64, 48),)),
     Stage(0.57, TOKENS, ((0.9, 128, 128, 24), (0.05, 96, 128, 24), (0.05, 128, 96, 24))),
     Stage(
-        0.77, TOKENS, ((0.55, 128, 128, 24), (0.35, 256, 256, 6), (0.05, 192, 256, 6), (0.05, 256, 192, 6))
+        0.70, TOKENS, ((0.55, 128, 128, 24), (0.35, 256, 256, 6), (0.05, 192, 256, 6), (0.05, 256, 192, 6))
     ),
-    Stage(1.0, TOKENS, ((0.45, 128, 128, 24), (0.20, 256, 256, 6), (0.35, 512, 512, 2))),
+    Stage(1.0, TOKENS, ((0.50, 128, 128, 24), (0.50, 256, 256, 6))),
 )
+LARGE = 256  # from this width on, portraits are drawn more often: they have most to arrange
+LARGE_PORTRAITS = 0.25
 
 
 class Vocabulary:
@@ -82,7 +84,8 @@ def sample(
 ) -> tuple[Tensor, Tensor]:
     """Latents (n, 4, h/8, w/8) and token rows (n, tokens) of fresh scenes; one caption in ten is empty."""
     width, height, count = size
-    scenes: list[Scene] = [any_scene(rng) for _ in range(count)]
+    extra = LARGE_PORTRAITS if width >= LARGE else 0.0
+    scenes: list[Scene] = [portrait(rng) if rng.random() < extra else any_scene(rng) for _ in range(count)]
     supersample = 2 if width <= 64 else 1
     pixels = np.stack([np.asarray(draw(scene, width, height, supersample)) for scene in scenes])
     captions = ["" if rng.random() < 0.1 else unknown_words(rng, scene.caption) for scene in scenes]
@@ -158,7 +161,11 @@ def main() -> None:
 
     while (done := args.begin + (1 - args.begin) * (time.monotonic() - started) / (60 * args.minutes)) < 1:
         stage = next(s for s in STAGES if done < s.until)
-        rate = args.rate * min(1.0, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+        rate = (
+            args.rate
+            * min(1.0, (step + 1) / (50 if args.resume else 200))
+            * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+        )
         for group in optimizer.param_groups:
             group["lr"] = rate
         _, *size = rng.choices(stage.sizes, [s[0] for s in stage.sizes])[0]

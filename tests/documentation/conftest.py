@@ -1,0 +1,86 @@
+"""The documents, and what the program says of itself."""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.routing import BaseRoute
+
+from sdserver.api.config import ApiConfig
+from sdserver.api.options import Options
+from sdserver.api.server import create_app
+from sdserver.engine.client import EngineClient
+from sdserver.engine.config import EngineConfig
+from sdserver.ops.metrics import Metrics
+from sdserver.ops.server import maintenance_app
+from sdserver.ops.state import Node
+from sdserver.web.site import documentation_routes, page_routes
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+
+Routes = frozenset[str]
+
+
+def read(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def section(text: str, heading: str) -> str:
+    """What stands below a heading, up to the next one of its level or above."""
+    _, found, rest = text.partition(f"{heading}\n")
+    assert found, heading
+    level = len(heading) - len(heading.lstrip("#"))
+    return re.split(rf"^#{{1,{level}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+class NoCatalog:
+    """A catalog that is never asked."""
+
+    def find(self, name: str) -> Any: ...
+    def all(self) -> tuple[Any, ...]:
+        return ()
+
+    def refresh(self) -> None: ...
+    def hashed(self, checkpoint: Any) -> Any: ...
+
+
+@pytest.fixture(scope="session")
+def client() -> EngineClient:
+    """A client whose engine is never started."""
+    config = EngineConfig("cpu", "fp32", "sdpa", 1, 2, 1, False, False, 1)
+    return EngineClient(config, 1, lambda _: None, lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def api_routes(client: EngineClient, tmp_path_factory: pytest.TempPathFactory) -> Routes:
+    """`GET /path` and the like, of port 8000, with the page."""
+    folder = tmp_path_factory.mktemp("data")
+    app: Any = create_app(
+        ApiConfig(folder, "test"),
+        client,
+        NoCatalog(),
+        Options(folder / "config.json"),
+        lambda _route, _code, _seconds: None,
+        [*page_routes(), *documentation_routes()],
+    )
+    while not hasattr(app, "routes"):  # the middleware around it
+        app = getattr(app, "_app", None) or app.app
+    return frozenset(_named(app.routes))
+
+
+@pytest.fixture(scope="session")
+def maintenance_routes(client: EngineClient) -> Routes:
+    """The same of port 8001."""
+    return frozenset(_named(maintenance_app(Node("test"), Metrics(), client).routes))
+
+
+def _named(routes: Iterable[BaseRoute | Any]) -> Iterator[str]:
+    """Each route's methods and path. HEAD goes without saying."""
+    for route in routes:
+        if hasattr(route, "original_router"):  # how FastAPI keeps a router that was included
+            yield from _named(route.original_router.routes)
+        else:
+            yield from (f"{method} {route.path}" for method in (route.methods or ()) if method != "HEAD")
