@@ -1,6 +1,7 @@
 """`python -m sdserver`: read the settings, run the front, end with its exit code."""
 
 import asyncio
+import logging
 import os
 import sys
 
@@ -27,6 +28,7 @@ def main() -> int:
         return 0
     try:
         settings = load(argv, os.environ)
+        logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
         for notice in settings.notices:
             say(notice)
 

@@ -11,7 +11,6 @@
     │   ├── QueueFull             as many jobs wait as may
     │   └── NotReady              no checkpoint is loaded, or the node is draining
     ├── JobError                  an accepted job could not be finished
-    │   ├── JobCancelled          its client left, or somebody cancelled it
     │   ├── OutOfMemory           the device's memory does not suffice
     │   ├── PoisonJob             the job ended its engine twice
     │   └── EngineFailure         anything else that went wrong on the device
@@ -82,10 +81,6 @@ class NotReady(Refused):
 
 class JobError(SdServerError):
     """An accepted job could not be finished."""
-
-
-class JobCancelled(JobError):
-    """The job's client left, or somebody cancelled it."""
 
 
 class OutOfMemory(JobError):

@@ -80,11 +80,19 @@ class Assembly:
         )
 
     def use(self, path: Path) -> None:
-        """Make the loaded checkpoint the chosen one, with its hash. Reads the file once: blocks."""
+        """Make the loaded checkpoint the chosen one, with its hash. Reads the file once: blocks.
+
+        Raises:
+            CheckpointError: the file is of a kind that is not listed.
+        """
         self._catalog = self._scan([path])
         wanted = str(path.absolute())
-        (checkpoint,) = (known for known in self._catalog.all() if known.filename == wanted)
-        checkpoint = self._catalog.hashed(checkpoint)
+        known = next((known for known in self._catalog.all() if known.filename == wanted), None)
+        if known is None:
+            raise CheckpointError(
+                f"{path} has no name of a checkpoint; give a .safetensors file or a folder."
+            )
+        checkpoint = self._catalog.hashed(known)
         self._options.apply({CHECKPOINT: checkpoint.title, CHECKPOINT_HASH: checkpoint.sha256 or ""})
 
     def _scan(self, files: list[Path]) -> Catalog:

@@ -18,7 +18,7 @@ from sdserver.app.observation import Observation
 from sdserver.app.servers import Serving, bind, check_free
 from sdserver.engine.client import EngineClient
 from sdserver.engine.config import EngineConfig
-from sdserver.engine.messages import FromEngine
+from sdserver.engine.messages import FromEngine, LoadFailed
 from sdserver.errors import CheckpointError, DownloadError
 from sdserver.ops.downloads.progress import DownloadProgress
 from sdserver.ops.metrics import Metrics
@@ -56,6 +56,7 @@ class Front:
         self._environ = environ
         self._say = say
         self._stop = asyncio.Event()
+        self._failure: CheckpointError | None = None
         self._node = Node(VERSION)
         self._metrics = Metrics()
         self._observation = Observation(self._node, self._metrics)
@@ -90,11 +91,15 @@ class Front:
         try:
             await self._become_ready()
             await self._stop.wait()
+            if self._failure is not None:
+                raise self._failure
         except Stopped:
             pass
         except (DownloadError, CheckpointError) as error:
             self._node.enter("failed", str(error))
             self._say(f"Stable diffusion model failed to load: {error}")
+            await self._client.stop()
+            self._stop.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), FAILED_SECONDS)
             return EXIT_FAILED
@@ -165,6 +170,10 @@ class Front:
 
     def _observe(self, message: FromEngine) -> None:
         self._observation.engine_said(message, self._client)
+        if isinstance(message, LoadFailed) and self._node.phase == "restarting":
+            # What was loaded before the engine died cannot be loaded any more: the node is of no use.
+            self._failure = CheckpointError(message.message)
+            self._stop.set()
 
     def _engine_died(self, exit_code: int | None) -> None:
         reason = f"The engine process ended with code {exit_code}; it is started again."
@@ -194,4 +203,5 @@ def engine_config(settings: Settings) -> EngineConfig:
         deterministic=settings.deterministic,
         allow_pickle=settings.allow_pickle,
         cached_checkpoints=1,
+        log_level=settings.log_level,
     )

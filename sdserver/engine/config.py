@@ -18,6 +18,7 @@ class EngineConfig:
         deterministic: pad every batch to the same rows, so that pictures do not depend on the load.
         allow_pickle: whether .ckpt files may be loaded (weights only).
         cached_checkpoints: how many checkpoints stay loaded.
+        log_level: debug, info, warning, error or critical.
     """
 
     device: str
@@ -29,3 +30,4 @@ class EngineConfig:
     deterministic: bool
     allow_pickle: bool
     cached_checkpoints: int
+    log_level: str

@@ -14,7 +14,18 @@ from sdserver.engine.batcher import Batcher, Key
 from sdserver.engine.config import EngineConfig
 from sdserver.engine.engine import Engine
 from sdserver.engine.fixed import FixedBatches
-from sdserver.engine.messages import Beat, FromEngine, Load, MemoryFacts, Shutdown, Stop, Submit, ToEngine
+from sdserver.engine.messages import (
+    Beat,
+    FromEngine,
+    Load,
+    LoadFailed,
+    MemoryFacts,
+    Shutdown,
+    Stop,
+    Submit,
+    ToEngine,
+)
+from sdserver.errors import CheckpointError, SettingsError
 from sdserver.programs.table import program_for
 
 BEAT_SECONDS = 1.0
@@ -47,9 +58,13 @@ def run(pipe: Connection, config: EngineConfig) -> None:
     threading.Thread(target=_receive, args=(pipe, inbox), daemon=True).start()
     if config.threads:
         torch.set_num_threads(config.threads)
-    bundle = Bundle(
-        config.device, config.precision, config.attention, config.cached_checkpoints, config.allow_pickle
-    )
+    try:
+        bundle = Bundle(
+            config.device, config.precision, config.attention, config.cached_checkpoints, config.allow_pickle
+        )
+    except SettingsError as error:
+        _refuse(str(error), inbox, pipe.send)
+        return
     budget = row_budget(config.max_batch_rows)
     device = FixedBatches(bundle, budget) if config.deterministic else bundle
     engine = Engine(device, program_for, Batcher(budget), pipe.send, config.max_running)
@@ -82,6 +97,13 @@ def serve(
         if time.monotonic() - last_beat >= BEAT_SECONDS:
             last_beat = time.monotonic()
             emit(Beat(memory(), engine.running, engine.waiting))
+
+
+def _refuse(reason: str, inbox: queue.SimpleQueue[ToEngine], emit: Callable[[FromEngine], None]) -> None:
+    """Answer every load with the reason why there is no device, until Shutdown."""
+    while not isinstance(message := inbox.get(), Shutdown):
+        if isinstance(message, Load):
+            emit(LoadFailed(message.checkpoint, CheckpointError.__name__, reason))
 
 
 def _receive(pipe: Connection, inbox: queue.SimpleQueue[ToEngine]) -> None:

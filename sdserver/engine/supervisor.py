@@ -36,6 +36,7 @@ class Supervisor:
         self._process: BaseProcess | None = None
         self._outbox: queue.SimpleQueue[ToEngine | None] | None = None
         self._stopping = False
+        self._has_spoken = False
 
     @property
     def pid(self) -> int | None:
@@ -48,6 +49,7 @@ class Supervisor:
         pipe, child = context.Pipe(duplex=True)
         self._process = context.Process(target=entry.run, args=(child, self._config), name="sdserver-engine")
         self._process.start()
+        self._has_spoken = False
         child.close()
         self._outbox = queue.SimpleQueue()
         loop = asyncio.get_running_loop()
@@ -66,12 +68,18 @@ class Supervisor:
             self._outbox.put(message)
 
     async def stop(self) -> None:
-        """End the engine: ask, then terminate, then kill."""
+        """End the engine: ask, then terminate, then kill.
+
+        One that never spoke still imports or loads its first checkpoint: it is not asked.
+        """
         self._stopping = True
         process = self._process
         if process is None:
             return
-        self.send(Shutdown())
+        if self._has_spoken:
+            self.send(Shutdown())
+        else:
+            process.terminate()
         for escalate in (process.terminate, process.kill):
             await asyncio.to_thread(process.join, STOP_SECONDS)
             if not process.is_alive():
@@ -89,6 +97,7 @@ class Supervisor:
         try:
             while True:
                 message: FromEngine = pipe.recv()
+                self._has_spoken = True
                 loop.call_soon_threadsafe(self._on_message, message)
         except (EOFError, OSError):
             pass

@@ -7,7 +7,7 @@ from typing import Literal
 
 from sdserver import errors
 from sdserver.engine.messages import StopMode
-from sdserver.errors import EngineFailure, JobError
+from sdserver.errors import CheckpointError, EngineFailure, JobError
 from sdserver.jobs.events import Cancelled, Failed, Finished, JobEvent, Progress, Started
 from sdserver.jobs.job import Job
 
@@ -81,6 +81,7 @@ class Ticket:
 
         Raises:
             JobError: one of the jobs failed; the first failure's class and sentence.
+            CheckpointError: a job's checkpoint cannot be used.
         """
         await self._done.wait()
         ends = [self._ends[job.id] for job in self.jobs]
@@ -118,9 +119,9 @@ class Ticket:
         self._progress[job_id] = (0, total)
 
 
-def error_of(event: Failed) -> JobError:
+def error_of(event: Failed) -> JobError | CheckpointError:
     """The failure as an exception of our tree."""
     kind = getattr(errors, event.error, None)
-    if isinstance(kind, type) and issubclass(kind, JobError):
+    if isinstance(kind, type) and issubclass(kind, JobError | CheckpointError):
         return kind(event.message)
     return EngineFailure(event.message)

@@ -1,8 +1,10 @@
 """From a job's prompt to what conditions each step: encode every text once, look it up by step."""
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
 
 from sdserver.calls import Conditioning, DeviceCall, EncodeText
 from sdserver.jobs.job import Prompt, Size
@@ -36,12 +38,26 @@ class Conditionings:
     negative: EncodedPart
 
     def positives(self, step: int) -> list[tuple[float, Conditioning]]:
-        """Weights and conditionings at a step, counted from 0."""
-        return [(one.part.weight, one.at(step)) for one in self.positive]
+        """Weights and conditionings at a step, counted from 0; all contexts as long as the longest."""
+        found = [one.at(step) for one in self.positive]
+        tokens = max(len(conditioning.context) for conditioning in found)
+        return [
+            (one.part.weight, _lengthened(conditioning, tokens))
+            for one, conditioning in zip(self.positive, found, strict=True)
+        ]
 
     def uncond(self, step: int) -> Conditioning:
         """The negative conditioning at a step, counted from 0."""
         return self.negative.at(step)
+
+
+def _lengthened(conditioning: Conditioning, tokens: int) -> Conditioning:
+    """The context filled up with its last vector, as AUTOMATIC1111 does to stack the parts of AND."""
+    missing = tokens - len(conditioning.context)
+    if not missing:
+        return conditioning
+    filling = conditioning.context[-1:].expand(missing, -1)
+    return replace(conditioning, context=torch.cat([conditioning.context, filling]))
 
 
 def condition(

@@ -58,7 +58,7 @@ _PRECISION = "--precision sets the number format of all networks"
 _FACES = "faces are not restored"
 _UPSCALER = "such upscalers are not used"
 _PLACE = "this file's place is fixed"
-_LAYOUT = "these files are looked for in their usual folder below --models-dir"
+_LAYOUT = "such files are not used by this version"
 
 _SERVING = (
     _same("listen", 0),

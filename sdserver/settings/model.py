@@ -197,7 +197,10 @@ class Settings:
     )
 
     max_queue: int = _option(
-        LIMITS, kinds.integer(1, 100_000), 64, "Most pictures that wait; further requests get 503."
+        LIMITS,
+        kinds.integer(1, 100_000),
+        64,
+        "Most unfinished requests, running ones included; further ones get 503.",
     )
     max_body_mb: int = _option(
         LIMITS, kinds.integer(1, 10_000), 100, "Largest request body in MB (10^6 bytes)."
@@ -213,9 +216,8 @@ class Settings:
     )
 
     log_level: Literal["debug", "info", "warning", "error", "critical"] = _option(
-        LOGGING, kinds.choice("debug", "info", "warning", "error", "critical"), "info", "What to log."
+        LOGGING, kinds.choice("debug", "info", "warning", "error", "critical"), "warning", "What to log."
     )
-    log_prompts: bool = _option(LOGGING, kinds.switch(), False, "Let the log hold prompts.")
 
     notices: tuple[str, ...] = ()
     """What the operator should know of the options given, one line each; for the log."""

@@ -14,7 +14,7 @@ from sdserver.jobs.events import Cancelled, Failed, Finished, Picture, Progress,
 from sdserver.jobs.job import Noise, Prompt, Sampling, Size, Txt2Img
 
 PICTURE = Picture(1, 1, b"abc")
-CONFIG = EngineConfig("cpu", "fp32", "sdpa", 1, 4, 4, False, False, 1)
+CONFIG = EngineConfig("cpu", "fp32", "sdpa", 1, 4, 4, False, False, 1, "warning")
 JOB = Txt2Img(
     "r/0",
     "/m.safetensors",
@@ -192,6 +192,14 @@ async def test_a_failed_load_says_why(rig):
     with pytest.raises(UnreadableCheckpoint, match="cut short"):
         await load
     assert rig.client.model is None
+
+
+@scenario
+async def test_after_a_failed_load_a_crash_brings_back_the_last_good_checkpoint(rig):
+    rig.process.tell(Loaded("/m.safetensors", "sd1", "cpu", "fp32", 0.1))
+    rig.process.tell(LoadFailed("/bad.safetensors", "UnreadableCheckpoint", "cut short"))
+    await rig.crash()
+    assert rig.process.sent == [Load("/m.safetensors")]
 
 
 @scenario

@@ -40,7 +40,7 @@ def test_a_job_reports_its_life_in_order():
     bench.engine.submit(toy_job("a", steps=3))
     bench.finish()
     mine = [event for event in bench.events if not isinstance(event, BatchRan)]
-    assert [type(event) for event in mine] == [Started, Progress, Progress, Progress, Finished]
+    assert [type(event) for event in mine] == [Started, Loaded, Progress, Progress, Progress, Finished]
     assert [(event.step, event.steps) for event in bench.of(Progress)] == [(1, 3), (2, 3), (3, 3)]
     assert len(mine[-1].picture.pixels) == 8 * 8 * 3
 
@@ -160,12 +160,14 @@ def test_loading_takes_its_turn_and_tells():
     bench.engine.load("/models/bad")
     bench.finish()
     kinds = [type(event) for event in bench.events if isinstance(event, Finished | Loaded | LoadFailed)]
-    assert kinds == [Finished, Loaded, LoadFailed]
+    assert kinds == [Loaded, Finished, Loaded, LoadFailed]
     (failed,) = bench.of(LoadFailed)
     assert (failed.error, failed.message) == ("UnreadableCheckpoint", "The file is cut short.")
     bench.engine.submit(toy_job("b", checkpoint=CHECKPOINT))
     bench.finish()
     assert isinstance(bench.end_of("b"), Finished)
+    told = [event.checkpoint for event in bench.of(Loaded)]
+    assert told == [CHECKPOINT, "/models/other", CHECKPOINT], "jobs that load are told of too, once"
 
 
 def test_a_checkpoint_that_cannot_be_loaded_fails_the_job():

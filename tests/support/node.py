@@ -120,6 +120,14 @@ class Node:
         answer = response.json()
         return Answer(answer["images"], answer["parameters"], json.loads(answer["info"]))
 
+    def leaving_client(self, steps: int = 150) -> socket.socket:
+        """A connection that has asked for a picture; close it to leave before it is done."""
+        body = json.dumps({"steps": steps, "width": 64, "height": 64}).encode()
+        client = socket.create_connection((LOOPBACK, self.port))
+        head = f"POST /sdapi/v1/txt2img HTTP/1.1\r\nHost: {LOOPBACK}\r\nContent-Length: {len(body)}\r\n\r\n"
+        client.sendall(head.encode() + body)
+        return client
+
     def status(self) -> dict[str, Any]:
         """What `/status` says."""
         status: dict[str, Any] = self.ops("/status").json()
