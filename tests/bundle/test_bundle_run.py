@@ -12,7 +12,7 @@ from torch import Tensor
 from sdserver.bundle.bundle import Bundle
 from sdserver.bundle.load import Frame
 from sdserver.bundle.unet import Network
-from sdserver.bundle.vae import Decoder
+from sdserver.bundle.vae import Autoencoder
 from sdserver.calls import Conditioning, Predict, UseModel
 from sdserver.errors import EngineFailure, OutOfMemory, SettingsError, UnreadableCheckpoint
 
@@ -124,7 +124,7 @@ def test_a_row_too_large_for_the_memory_fails_alone(
         results = bundle.run(calls)
     assert [type(result) for result in results] == [OutOfMemory, OutOfMemory]
     with monkeypatch.context() as patch:
-        patch.setattr(Decoder, "decode", raising(RuntimeError("device broken")))
+        patch.setattr(Autoencoder, "decode", raising(RuntimeError("device broken")))
         with pytest.raises(RuntimeError, match="broken"):
             decode(bundle, path, x)
     assert predict(bundle, path, x, t, conditionings).isfinite().all()
