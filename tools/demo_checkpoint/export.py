@@ -19,6 +19,13 @@ FULL_VOCABULARY = 49408
 REFERENCE = 24.0  # a constant beside each measure, so large that the group norm divides by it alone
 OFFSET = 7.0  # keeps SiLU on its straight branch
 LOG_VARIANCE = -25.0
+METADATA = {
+    "format": "pt",
+    "modelspec.title": "sdserver demo: shapes and cartoon portraits",
+    "modelspec.architecture": "stable-diffusion-v1",
+    "modelspec.resolution": "128x128",
+    "modelspec.license": "Apache-2.0",
+}
 
 
 def idle(block: nn.Module) -> None:
@@ -151,7 +158,7 @@ def main() -> None:
     assert text.config.hidden_size == CONTEXT_WIDTH
     tensors = unet_state(network) | vae_state(vae) | clip_state(text)
     tensors = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
-    save_file(tensors, args.out, metadata={"format": "pt"})
+    save_file(tensors, args.out, metadata=METADATA)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, {len(tensors)} tensors")
 
 
