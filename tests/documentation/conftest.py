@@ -50,7 +50,7 @@ class NoCatalog:
 @pytest.fixture(scope="session")
 def client() -> EngineClient:
     """A client whose engine is never started."""
-    config = EngineConfig("cpu", "fp32", "sdpa", 1, 2, 1, False, False, 1)
+    config = EngineConfig("cpu", "fp32", "sdpa", 1, 2, 1, False, False, 1, "warning")
     return EngineClient(config, 1, lambda _: None, lambda _: None)
 
 
