@@ -46,7 +46,8 @@ STAGES = (
     Stage(
         0.70, TOKENS, ((0.55, 128, 128, 24), (0.35, 256, 256, 6), (0.05, 192, 256, 6), (0.05, 256, 192, 6))
     ),
-    Stage(1.0, TOKENS, ((0.50, 128, 128, 24), (0.50, 256, 256, 6))),
+    Stage(0.80, TOKENS, ((0.50, 128, 128, 24), (0.50, 256, 256, 6))),
+    Stage(1.0, TOKENS, ((0.80, 128, 128, 24), (0.20, 256, 256, 6))),
 )
 LARGE = 256  # from this width on, portraits are drawn more often: they have most to arrange
 LARGE_PORTRAITS = 0.25
