@@ -6,6 +6,7 @@ them guard the whole way from words to pixels: tokenizer, text encoder, UNet, sa
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from classify import classify
 from measure import held_out
@@ -23,6 +24,11 @@ def read():
     return [(asked, classify(picture)) for (_, asked), picture in zip(captions, pictures, strict=True)]
 
 
+def difference(one, other):
+    """The largest difference of two pictures, in grey levels."""
+    return int(np.abs(np.asarray(one).astype(int) - np.asarray(other).astype(int)).max())
+
+
 def test_unseen_captions_get_their_shape(read):
     assert sum(asked[0] == seen.shape for asked, seen in read) >= 13
 
@@ -38,5 +44,5 @@ def test_unseen_captions_get_their_background(read):
 def test_a_seed_gives_its_picture_again_and_another_seed_another():
     caption = "a red circle on a blue background"
     one, again, other = render(DEMO, [caption] * 3, [7, 7, 8], RECIPE)
-    assert one.tobytes() == again.tobytes()
-    assert one.tobytes() != other.tobytes()
+    assert difference(one, again) <= 2, "a row's place in a batch may change last bits"
+    assert difference(one, other) > 50
