@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sdserver.jobs.job import Emphasis, Size
+from sdserver.jobs.events import Picture
+from sdserver.jobs.job import Prompt, Size
+from sdserver.jobs.model import Model
 
 Key = tuple[Hashable, ...]
 """What calls must share to run as one batch; the first part names their kind."""
@@ -22,20 +24,22 @@ class Conditioning:
     Attributes:
         context: (tokens, width): what cross-attention sees; tokens is a multiple of 77.
         vector: (width,): SDXL's pooled text and size embedding, None for other families.
+        embeddings: names of the textual inversions found in the text, in order.
     """
 
     context: Tensor
     vector: Tensor | None = None
+    embeddings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class UseModel:
-    """Have the checkpoint loaded. Result: `ModelFacts`."""
+    """Have the checkpoint, its VAE and its adapters loaded. Result: `ModelFacts`."""
 
-    checkpoint: str
+    model: Model
 
     def batch_key(self) -> Key:
-        return ("use", self.checkpoint)
+        return ("use", self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class EncodeText:
 
     Attributes:
         text: may hold emphasis and BREAK.
+        prompt: how the text is to be read; its own texts are not looked at.
         size: the size of the pass being run (SDXL conditions on it).
         is_negative: SDXL zeroes an empty negative prompt.
         variants: every text of the timeline that `text` belongs to, in order and with repeats, `text`
@@ -51,17 +56,15 @@ class EncodeText:
             number of chunks and the mean that emphasis "Original" restores.
     """
 
-    model: str
+    model: Model
     text: str
-    clip_skip: int
-    emphasis: Emphasis
-    comma_padding_backtrack: int
+    prompt: Prompt
     size: Size
     is_negative: bool
     variants: tuple[str, ...] = ()
 
     def batch_key(self) -> Key:
-        return ("text", self.model)
+        return ("text", self.model.checkpoint, self.model.adapters, self.model.embeddings)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,24 +77,27 @@ class Predict:
         timestep: 0..999, may be fractional.
     """
 
-    model: str
+    model: Model
     x: Tensor
     timestep: float
     conditioning: Conditioning
 
     def batch_key(self) -> Key:
-        return ("predict", self.model, tuple(self.x.shape), self.conditioning.context.shape[0])
+        model = self.model
+        shape, tokens = tuple(self.x.shape), self.conditioning.context.shape[0]
+        return ("predict", model.checkpoint, model.adapters, model.tiling, shape, tokens)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decode:
     """Decode a latent (channels, h, w). Result: `jobs.events.Picture`."""
 
-    model: str
+    model: Model
     latent: Tensor
 
     def batch_key(self) -> Key:
-        return ("decode", self.model, tuple(self.latent.shape))
+        model = self.model
+        return ("decode", model.checkpoint, model.vae, model.tiling, tuple(self.latent.shape))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,11 +107,23 @@ class Encode:
     The posterior's mode, not a sample of it: a picture must not depend on numbers drawn elsewhere.
     """
 
-    model: str
+    model: Model
     pixels: Tensor
 
     def batch_key(self) -> Key:
-        return ("encode", self.model, tuple(self.pixels.shape))
+        model = self.model
+        return ("encode", model.checkpoint, model.vae, model.tiling, tuple(self.pixels.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Upscale:
+    """Enlarge a picture by a network, once. Result: `jobs.events.Picture`, larger by the network's factor."""
+
+    upscaler: str
+    picture: Picture
+
+    def batch_key(self) -> Key:
+        return ("upscale", self.upscaler, self.picture.width, self.picture.height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,5 +138,5 @@ class Interrupted(Exception):
     """Thrown into a program to have it finish early with the picture it has so far."""
 
 
-DeviceCall = UseModel | EncodeText | Predict | Decode | Encode
+DeviceCall = UseModel | EncodeText | Predict | Decode | Encode | Upscale
 Call = DeviceCall | Report

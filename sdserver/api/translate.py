@@ -20,6 +20,7 @@ from sdserver.api.unsupported import check_networks, check_request
 from sdserver.catalog.checkpoint import Checkpoint
 from sdserver.errors import NotReady
 from sdserver.jobs.job import Emphasis, Noise, Prompt, RandomSource, Sampling, Size, Txt2Img
+from sdserver.jobs.model import Model
 from sdserver.prompt.comments import strip_comments
 from sdserver.prompt.networks import extract_networks
 from sdserver.prompt.resolve import check_parts, resolve_negative, resolve_positive
@@ -115,8 +116,9 @@ def translate(
     sampling = _sampling(request, snapshot, sampler)
     uses_emphasis = _check_prompt(prompt, request, sampler)
     size = Size(request.width, request.height)
+    model = Model(checkpoint.filename)
     jobs = tuple(
-        Txt2Img(f"{request_id}/{index}", checkpoint.filename, prompt, size, noise, sampling)
+        Txt2Img(f"{request_id}/{index}", model, prompt, size, noise, sampling)
         for index, noise in enumerate(_noises(request, snapshot))
     )
     return Plan(request, snapshot, overrides, checkpoint, jobs, sampler, uses_emphasis, now)

@@ -16,10 +16,10 @@ from sdserver.bundle.spec import Spec
 from sdserver.bundle.text import TextEncoders
 from sdserver.bundle.unet import Network
 from sdserver.bundle.vae import Autoencoder, as_batch
-from sdserver.calls import Conditioning, Decode, DeviceCall, Encode, EncodeText, Predict, UseModel
+from sdserver.calls import Conditioning, Decode, DeviceCall, Encode, EncodeText, Predict, Upscale, UseModel
 from sdserver.errors import EngineFailure, OutOfMemory
 from sdserver.jobs.events import Picture
-from sdserver.jobs.model import ModelFacts
+from sdserver.jobs.model import Model, ModelFacts
 
 Result = ModelFacts | Conditioning | torch.Tensor | Picture | Exception
 CallT = TypeVar("CallT", bound=DeviceCall)
@@ -99,8 +99,8 @@ class Bundle:
             RuntimeError: the device failed; on CUDA only a new process helps.
         """
         match calls[0]:
-            case UseModel(checkpoint):
-                return [self._use(checkpoint).facts] * len(calls)
+            case UseModel(model):
+                return [replace(self._use(model).facts, model=model)] * len(calls)
             case EncodeText(model):
                 return self._split(
                     [c for c in calls if isinstance(c, EncodeText)], self._use(model).text.encode
@@ -114,6 +114,8 @@ class Bundle:
                 loaded = self._use(model)
                 return self._split([c for c in calls if isinstance(c, Decode)], lambda c: _decode(loaded, c))
 
+            case Upscale(upscaler):
+                return [EngineFailure(f"There is no upscaler {upscaler!r}.")] * len(calls)
             case Encode(model):
                 loaded = self._use(model)
                 return self._split([c for c in calls if isinstance(c, Encode)], lambda c: _encode(loaded, c))
@@ -134,8 +136,9 @@ class Bundle:
         half = len(calls) // 2
         return self._split(calls[:half], operate) + self._split(calls[half:], operate)
 
-    def _use(self, checkpoint: str) -> _Loaded:
+    def _use(self, model: Model) -> _Loaded:
         """The checkpoint, loaded now if it is not; others make room only for one that looks sound."""
+        checkpoint = model.checkpoint
         if checkpoint in self._loaded:
             self._loaded.move_to_end(checkpoint)
             return self._loaded[checkpoint]
@@ -171,13 +174,14 @@ def _ready(checkpoint: str, parts: Parts, placement: Placement) -> _Loaded:
     if spec.prediction is None:
         spec = replace(spec, prediction="v" if network.predicts_v() else "epsilon")
     facts = ModelFacts(
-        key=checkpoint,
+        model=Model(checkpoint),
         family=spec.family,
         prediction=spec.prediction or "epsilon",
         latent_channels=spec.latent_channels,
         alphas=spec.alphas,
         inpainting=spec.is_inpainting,
         device=str(placement.device),
+        is_refiner=spec.is_refiner,
     )
     return _Loaded(
         spec, facts, TextEncoders(parts, placement), network, Autoencoder(parts.vae, spec, placement)

@@ -60,23 +60,23 @@ class TextEncoders:
         """One conditioning per call, float32 and on the device; a RequestError where the text is bad."""
         wanted = [self._chunk(call) for call in calls]
         good = [want for want in wanted if isinstance(want, _Wanted)]
-        encoded = {skip: self._encode(good, skip) for skip in {want.call.clip_skip for want in good}}
+        encoded = {skip: self._encode(good, skip) for skip in {want.call.prompt.clip_skip for want in good}}
         return [
-            self._condition(want, encoded[want.call.clip_skip]) if isinstance(want, _Wanted) else want
+            self._condition(want, encoded[want.call.prompt.clip_skip]) if isinstance(want, _Wanted) else want
             for want in wanted
         ]
 
     def _chunk(self, call: EncodeText) -> _Wanted | RequestError:
         try:
             for encoder in self._encoders:
-                encoder.check(call.clip_skip)
+                encoder.check(call.prompt.clip_skip)
             return _Wanted(call, tuple(_chunks(call, encoder) for encoder in self._encoders))
         except RequestError as error:
             return error
 
     def _encode(self, wanted: Iterable[_Wanted], clip_skip: int) -> tuple[_Encoded, ...]:
         """Encode each distinct chunk of the calls with this clip skip once, per encoder."""
-        chosen = [want.chunked for want in wanted if want.call.clip_skip == clip_skip]
+        chosen = [want.chunked for want in wanted if want.call.prompt.clip_skip == clip_skip]
         encoded: list[_Encoded] = []
         for index, encoder in enumerate(self._encoders):
             tokens = [chunk.tokens for chunked in chosen for chunks in chunked[index] for chunk in chunks]
@@ -90,7 +90,7 @@ class TextEncoders:
         texts = _texts(want.call)
         which = texts.index(want.call.text)
         contexts = [
-            _context(chunked, which, table.vectors, want.call.emphasis)
+            _context(chunked, which, table.vectors, want.call.prompt.emphasis)
             for chunked, table in zip(want.chunked, encoded, strict=True)
         ]
         context = torch.cat(contexts, dim=1)
@@ -123,7 +123,11 @@ def _chunks(call: EncodeText, encoder: TextEncoder) -> _Chunked:
 
     def chunks_of(text: str) -> tuple[Chunk, ...]:
         return chunk_text(
-            text, call.emphasis, encoder.tokenize, encoder.vocabulary, call.comma_padding_backtrack
+            text,
+            call.prompt.emphasis,
+            encoder.tokenize,
+            encoder.vocabulary,
+            call.prompt.comma_padding_backtrack,
         )
 
     distinct = {text: chunks_of(text) for text in dict.fromkeys(_texts(call))}

@@ -17,7 +17,7 @@ from sdserver.engine.messages import BatchRan, FromEngine, Load, Loaded, LoadFai
 from sdserver.errors import EngineFailure, SdServerError
 from sdserver.jobs.events import Cancelled, Failed, Finished, Progress, Started
 from sdserver.jobs.job import Job
-from sdserver.jobs.model import ModelFacts
+from sdserver.jobs.model import Model, ModelFacts
 from sdserver.programs.program import Outcome, Program, ProgramTable
 
 log = logging.getLogger(__name__)
@@ -131,9 +131,9 @@ class Engine:
         if (
             isinstance(first, UseModel)
             and isinstance(results[0], ModelFacts)
-            and first.checkpoint != self._told
+            and first.model.checkpoint != self._told
         ):
-            self._tell_loaded(first.checkpoint, results[0], seconds)
+            self._tell_loaded(first.model.checkpoint, results[0], seconds)
         for pending, result in zip(batch, results, strict=True):
             self._deliver(pending, result)
 
@@ -149,18 +149,19 @@ class Engine:
         """
         while self._waiting and len(self._running) < self._max_running:
             item = self._waiting[0]
-            if item.checkpoint != self._checkpoint and self._running:
+            checkpoint = item.checkpoint if isinstance(item, Load) else item.model.checkpoint
+            if checkpoint != self._checkpoint and self._running:
                 return
             self._waiting.popleft()
             if isinstance(item, Load):
-                self._load(item.checkpoint)
+                self._load(checkpoint)
             else:
-                self._checkpoint = item.checkpoint
+                self._checkpoint = checkpoint
                 self._begin(item)
 
     def _load(self, checkpoint: str) -> None:
         started = time.monotonic()
-        (facts,) = self._run([UseModel(checkpoint)])
+        (facts,) = self._run([UseModel(Model(checkpoint))])
         if isinstance(facts, ModelFacts):
             self._checkpoint = checkpoint
             self._tell_loaded(checkpoint, facts, time.monotonic() - started)
@@ -205,7 +206,7 @@ class Engine:
         except StopIteration as end:
             del self._running[job_id]
             outcome: Outcome = end.value
-            self._emit(Finished(job_id, outcome.picture, outcome.interrupted))
+            self._emit(Finished(job_id, outcome.picture, outcome.interrupted, outcome.used))
         except Interrupted:
             del self._running[job_id]
             self._emit(Cancelled(job_id))

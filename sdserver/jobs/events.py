@@ -29,12 +29,26 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Used:
+    """What turned out while the job ran and belongs into its infotext.
+
+    Attributes:
+        embeddings: names of the textual inversions found in its prompts, in order.
+        inpainting: whether the checkpoint took mask and masked picture beside the latent.
+    """
+
+    embeddings: tuple[str, ...] = ()
+    inpainting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The picture is there. `interrupted` says that sampling was ended early on request."""
 
     job: str
     picture: Picture
     interrupted: bool = False
+    used: Used = Used()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import torch
 
 from sdserver.calls import Conditioning, DeviceCall, EncodeText
 from sdserver.jobs.job import Prompt, Size
+from sdserver.jobs.model import Model
 from sdserver.prompt.networks import extract_networks
 from sdserver.prompt.resolve import Part, resolve_negative, resolve_positive
 from sdserver.prompt.timeline import at
@@ -61,12 +62,12 @@ def _lengthened(conditioning: Conditioning, tokens: int) -> Conditioning:
 
 
 def condition(
-    model: str, prompt: Prompt, steps: int, size: Size
+    model: Model, prompt: Prompt, steps: int, size: Size
 ) -> Generator[list[DeviceCall], Any, Conditionings]:
     """Encode all texts of a prompt in one go.
 
     Args:
-        model: the loaded checkpoint's key.
+        model: what the pass runs on.
         prompt: the job's.
         steps: of the pass, doubled for second-order samplers: prompt editing counts in these.
         size: of the pass, which SDXL conditions on.
@@ -78,9 +79,7 @@ def condition(
         EncodeText(
             model,
             text,
-            prompt.clip_skip,
-            prompt.emphasis,
-            prompt.comma_padding_backtrack,
+            prompt,
             size,
             is_negative=index == len(parts) - 1,
             variants=tuple(span.text for span in parts[index].timeline),

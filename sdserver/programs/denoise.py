@@ -42,7 +42,7 @@ class Network:
         scaled = x * c_in(sigma)
         if self.concat is not None:
             scaled = torch.cat([scaled, self.concat])
-        return Predict(self.model.key, scaled, self.plan.timestep(sigma), conditioning)
+        return Predict(self.model.model, scaled, self.plan.timestep(sigma), conditioning)
 
 
 def denoise(

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdserver.calls import Call, DeviceCall
-from sdserver.jobs.events import Picture
+from sdserver.jobs.events import Picture, Used
 from sdserver.jobs.job import Job
+
+NOTHING_USED = Used()
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +17,7 @@ class Outcome:
 
     picture: Picture
     interrupted: bool = False
+    used: Used = NOTHING_USED
 
 
 # What is sent in depends on the call that was yielded (see `sdserver.calls`), hence Any.

@@ -1,10 +1,15 @@
 """Which program does which job."""
 
-from sdserver.jobs.job import Job
+from sdserver.errors import EngineFailure
+from sdserver.jobs.job import Img2Img, Job, Txt2Img
 from sdserver.programs.program import Program
 from sdserver.programs.txt2img import txt2img
 
 
 def program_for(job: Job) -> Program:
     """The job's program, not yet begun."""
-    return txt2img(job)
+    match job:
+        case Txt2Img():
+            return txt2img(job)
+        case Img2Img():
+            raise EngineFailure("Pictures from pictures are not served yet.")

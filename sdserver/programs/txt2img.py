@@ -21,10 +21,10 @@ CELL = 8
 
 def txt2img(job: Txt2Img) -> Program:
     """Encode the prompt, denoise from the seed's noise, decode."""
-    model: ModelFacts = yield UseModel(job.checkpoint)
+    model: ModelFacts = yield UseModel(job.model)
     plan = make_plan(job.sampling, model)
     steps = job.sampling.steps * (2 if plan.sampler.second_order else 1)
-    conditionings = yield from condition(model.key, job.prompt, steps, job.size)
+    conditionings = yield from condition(model.model, job.prompt, steps, job.size)
     shape = (model.latent_channels, job.size.height // CELL, job.size.width // CELL)
     concat = (yield from full_mask(model, job.size)) if model.inpainting else None
     noise = ImageNoise(job.noise, shape, torch.device(model.device))
@@ -32,7 +32,7 @@ def txt2img(job: Txt2Img) -> Program:
     denoised = yield from denoise(
         sampler, Network(model, plan, conditionings, concat), job.sampling.cfg_scale
     )
-    picture: Picture = yield Decode(model.key, denoised.latent)
+    picture: Picture = yield Decode(model.model, denoised.latent)
     return Outcome(picture, denoised.interrupted)
 
 
@@ -42,5 +42,5 @@ def full_mask(model: ModelFacts, size: Size) -> Generator[Encode, Any, Tensor]:
     A mask of ones, and the latent of a picture of which nothing is given: grey, as AUTOMATIC1111 has it.
     """
     height, width = size.height // CELL * CELL, size.width // CELL * CELL
-    latent: Tensor = yield Encode(model.key, torch.zeros(3, height, width, device=model.device))
+    latent: Tensor = yield Encode(model.model, torch.zeros(3, height, width, device=model.device))
     return torch.cat([torch.ones_like(latent[:1]), latent])

@@ -15,6 +15,7 @@ from sdserver.bundle.unet import Network
 from sdserver.bundle.vae import Autoencoder
 from sdserver.calls import Conditioning, Predict, UseModel
 from sdserver.errors import EngineFailure, OutOfMemory, SettingsError, UnreadableCheckpoint
+from sdserver.jobs.model import Model
 
 FULL = torch.OutOfMemoryError("full")
 
@@ -36,8 +37,8 @@ def test_a_checkpoint_is_loaded_once(checkpoint: Write, fills: list[int]) -> Non
     path, _ = checkpoint("sd1")
     bundle = Bundle("cpu")
     facts = use(bundle, path)
-    assert bundle.run([UseModel(str(path))] * 3) == [facts] * 3
-    assert (facts.key, facts.device, len(facts.alphas)) == (str(path), "cpu", 1000)
+    assert bundle.run([UseModel(Model(str(path)))] * 3) == [facts] * 3
+    assert (facts.model.checkpoint, facts.device, len(facts.alphas)) == (str(path), "cpu", 1000)
     assert len(fills) == 1
 
 

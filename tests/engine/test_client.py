@@ -12,12 +12,13 @@ from sdserver.engine.messages import Load, Loaded, LoadFailed, Stop, Submit
 from sdserver.errors import CheckpointError, NotReady, OutOfMemory, PoisonJob, QueueFull, UnreadableCheckpoint
 from sdserver.jobs.events import Cancelled, Failed, Finished, Picture, Progress, Started
 from sdserver.jobs.job import Noise, Prompt, Sampling, Size, Txt2Img
+from sdserver.jobs.model import Model
 
 PICTURE = Picture(1, 1, b"abc")
 CONFIG = EngineConfig("cpu", "fp32", "sdpa", 1, 4, 4, False, False, 1, "warning")
 JOB = Txt2Img(
     "r/0",
-    "/m.safetensors",
+    Model("/m.safetensors"),
     Prompt("a", "", 1, "Original", 20),
     Size(64, 64),
     Noise(1, 1, 0.0, None, 0, "CPU"),

@@ -69,8 +69,8 @@ def test_an_inpainting_checkpoint_is_told_that_all_is_to_be_painted():
 
     def answer(call):
         match call:
-            case UseModel(checkpoint):
-                return ModelFacts(checkpoint, "sd1", "epsilon", 4, ALPHAS, inpainting=True)
+            case UseModel(model):
+                return ModelFacts(model, "sd1", "epsilon", 4, ALPHAS, inpainting=True)
             case Encode(pixels=pixels):
                 assert not pixels.any(), "grey"
                 return torch.full((4, *[side // 8 for side in pixels.shape[1:]]), 0.25)

@@ -8,7 +8,7 @@ import pytest
 from torch import Tensor
 
 from sdserver.jobs.job import Noise, Sampling
-from sdserver.jobs.model import ModelFacts
+from sdserver.jobs.model import Model, ModelFacts
 from sdserver.sampling.run import Evaluations
 
 GOLDENS = Path(__file__).parent.parent / "goldens" / "sampling"
@@ -23,7 +23,7 @@ def goldens() -> Path:
 def facts() -> ModelFacts:
     with np.load(GOLDENS / "sigmas.npz") as arrays:
         alphas = tuple(arrays["alphas_cumprod"].tolist())
-    return ModelFacts("model", "sd1", "epsilon", 4, alphas, inpainting=False)
+    return ModelFacts(Model("model"), "sd1", "epsilon", 4, alphas, inpainting=False)
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from torch import Tensor
 from sdserver.bundle.bundle import Bundle
 from sdserver.calls import Conditioning, Decode, EncodeText, Predict, UseModel
 from sdserver.jobs.events import Picture
-from sdserver.jobs.job import Emphasis, Size
-from sdserver.jobs.model import ModelFacts
+from sdserver.jobs.job import Emphasis, Prompt, Size
+from sdserver.jobs.model import Model, ModelFacts
 
 
 def use(bundle: Bundle, path: Path) -> ModelFacts:
-    (facts,) = bundle.run([UseModel(str(path))])
+    (facts,) = bundle.run([UseModel(Model(str(path)))])
     assert isinstance(facts, ModelFacts)
     return facts
 
@@ -29,7 +29,8 @@ def text_call(
     is_negative: bool = False,
     variants: tuple[str, ...] = (),
 ) -> EncodeText:
-    return EncodeText(str(path), text, clip_skip, emphasis, 20, size, is_negative, variants)
+    prompt = Prompt(text, "", clip_skip, emphasis, 20)
+    return EncodeText(Model(str(path)), text, prompt, size, is_negative, variants)
 
 
 def encode(bundle: Bundle, calls: Sequence[EncodeText]) -> list[Conditioning]:
@@ -44,14 +45,14 @@ def predict(
 ) -> Tensor:
     """The prediction for rows (n, channels, h, w), as one batch."""
     rows = zip(x, timesteps.tolist(), conditionings, strict=True)
-    results = bundle.run([Predict(str(path), *row) for row in rows])
+    results = bundle.run([Predict(Model(str(path)), *row) for row in rows])
     predicted = [result for result in results if isinstance(result, Tensor)]
     assert len(predicted) == len(x), results
     return torch.stack(predicted)
 
 
 def decode(bundle: Bundle, path: Path, latents: Tensor) -> list[Picture]:
-    results = bundle.run([Decode(str(path), latent) for latent in latents])
+    results = bundle.run([Decode(Model(str(path)), latent) for latent in latents])
     pictures = [result for result in results if isinstance(result, Picture)]
     assert len(pictures) == len(latents), results
     return pictures

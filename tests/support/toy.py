@@ -10,7 +10,7 @@ from sdserver.calls import Conditioning, Decode, EncodeText, Predict, UseModel
 from sdserver.errors import OutOfMemory, UnreadableCheckpoint
 from sdserver.jobs.events import Picture
 from sdserver.jobs.job import Noise, Prompt, Sampling, Size, Txt2Img
-from sdserver.jobs.model import ModelFacts
+from sdserver.jobs.model import Model, ModelFacts
 
 BETAS = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
 ALPHAS = tuple(float(alpha) for alpha in np.cumprod(1 - BETAS))
@@ -34,11 +34,12 @@ class ToyDevice:
 
     def answer(self, call):
         match call:
-            case UseModel(checkpoint):
+            case UseModel(model):
+                checkpoint = model.checkpoint
                 self.loads.append(checkpoint)
                 if "bad" in checkpoint:
                     return UnreadableCheckpoint("The file is cut short.")
-                return ModelFacts(checkpoint, "sd1", "epsilon", 4, ALPHAS, False)
+                return ModelFacts(model, "sd1", "epsilon", 4, ALPHAS, False)
             case EncodeText(text=text):
                 if "fault" in text:
                     return OutOfMemory("No memory for this text.")
@@ -57,7 +58,7 @@ class ToyDevice:
 
 JOB = Txt2Img(
     "r/0",
-    CHECKPOINT,
+    Model(CHECKPOINT),
     Prompt("a toy", "", 1, "Original", 20),
     Size(64, 64),
     Noise(1, 1, 0.0, None, 0, "CPU"),
@@ -80,7 +81,7 @@ def toy_job(
     return replace(
         JOB,
         id=id,
-        checkpoint=checkpoint,
+        model=Model(checkpoint),
         prompt=replace(JOB.prompt, positive=text),
         size=Size(size, size),
         noise=replace(JOB.noise, seed=seed, subseed=seed),

@@ -14,6 +14,7 @@ from sdserver.engine.engine import Engine
 from sdserver.engine.messages import FromEngine
 from sdserver.jobs.events import Finished, Picture
 from sdserver.jobs.job import Noise, Prompt, Sampling, Size, Txt2Img
+from sdserver.jobs.model import Model
 from sdserver.programs.table import program_for
 from sdserver.sampling.registry import resolve
 
@@ -56,7 +57,7 @@ def _job(job_id: str, checkpoint: Path, caption: str, seed: int, recipe: Recipe)
     )  # fmt: skip
     return Txt2Img(
         job_id,
-        str(checkpoint.absolute()),
+        Model(str(checkpoint.absolute())),
         Prompt(caption, "", 1, "Original", 20),
         Size(recipe.width, recipe.height),
         Noise(seed, seed, 0.0, None, 0, "CPU"),

@@ -5,6 +5,7 @@
 Stages share the time: scenes at 64 pixels teach what words mean, at 128 pixels what shapes look like,
 and mixed sizes up to 256 pixels that a scene fills its canvas. `--resume` goes on
 from an earlier run's weights, from the stage that `--begin` (a fraction of the whole) falls into.
+`--large` has one stage of its own, for finished weights: mixed sizes up to 512 pixels.
 """
 
 import argparse
@@ -49,8 +50,9 @@ STAGES = (
     Stage(0.80, TOKENS, ((0.50, 128, 128, 24), (0.50, 256, 256, 6))),
     Stage(1.0, TOKENS, ((0.80, 128, 128, 24), (0.20, 256, 256, 6))),
 )
-LARGE = 256  # from this width on, portraits are drawn more often: they have most to arrange
-LARGE_PORTRAITS = 0.25
+LARGE_STAGES = (Stage(1.0, TOKENS, ((0.25, 128, 128, 24), (0.20, 256, 256, 6), (0.55, 512, 512, 4))),)
+# From this width on, portraits are drawn more often: they have most to arrange.
+LARGE_PORTRAITS = {256: 0.25, 512: 0.5}
 
 
 class Vocabulary:
@@ -85,7 +87,7 @@ def sample(
 ) -> tuple[Tensor, Tensor]:
     """Latents (n, 4, h/8, w/8) and token rows (n, tokens) of fresh scenes; one caption in ten is empty."""
     width, height, count = size
-    extra = LARGE_PORTRAITS if width >= LARGE else 0.0
+    extra = LARGE_PORTRAITS.get(width, 0.0)
     scenes: list[Scene] = [portrait(rng) if rng.random() < extra else any_scene(rng) for _ in range(count)]
     supersample = 2 if width <= 64 else 1
     pixels = np.stack([np.asarray(draw(scene, width, height, supersample)) for scene in scenes])
@@ -108,7 +110,8 @@ def noise_loss(
     noise = torch.randn_like(latents) + OFFSET_NOISE * torch.randn(count, 4, 1, 1)
     share = (torch.arange(count) + torch.rand(count)) / count
     # Large canvases differ from small ones in composition, which the noisy steps decide.
-    t = ((share.sqrt() if latents.shape[-1] >= 32 else share) * 1000).long().clamp(max=999)
+    noisier = {32: 1 / 2, 64: 1 / 3}.get(latents.shape[-1], 1.0)
+    t = (share**noisier * 1000).long().clamp(max=999)
     alpha = alphas[t].view(-1, 1, 1, 1)
     noisy = (alpha.sqrt() * latents + (1 - alpha).sqrt() * noise).contiguous(
         memory_format=torch.channels_last
@@ -130,6 +133,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--resume", type=Path, help="weights to begin with")
     parser.add_argument("--begin", type=float, default=0.0, help="fraction of the whole to begin at")
+    parser.add_argument("--large", action="store_true", help="train finished weights on larger canvases")
     parser.add_argument("--out", type=Path, default=Path("unet.pt"))
     parser.add_argument("--log", type=Path, default=Path("unet.log"))
     args = parser.parse_args()
@@ -161,7 +165,7 @@ def main() -> None:
         args.out.with_suffix(".tmp").replace(args.out)
 
     while (done := args.begin + (1 - args.begin) * (time.monotonic() - started) / (60 * args.minutes)) < 1:
-        stage = next(s for s in STAGES if done < s.until)
+        stage = next(s for s in (LARGE_STAGES if args.large else STAGES) if done < s.until)
         rate = (
             args.rate
             * min(1.0, (step + 1) / (50 if args.resume else 200))
