@@ -4,13 +4,12 @@ Conventions are those of `sampling.samplers`. The papers' lambda is -log sigma h
 """
 
 import math
-import struct
 from itertools import pairwise
 
 from torch import Tensor
 
 from sdserver.sampling.run import Evaluations, SigmaRun
-from sdserver.sampling.samplers import ancestral_step, to_d
+from sdserver.sampling.samplers import ancestral_step, float32, to_d
 
 
 def dpmpp_2m(x: Tensor, run: SigmaRun) -> Evaluations:
@@ -52,9 +51,9 @@ def dpmpp_sde(x: Tensor, run: SigmaRun) -> Evaluations:
         denoised = yield x, sigma
         if sigma_next == 0:
             return denoised
-        start, end = _float32(-math.log(sigma)), _float32(-math.log(sigma_next))
-        half = _float32(start + _float32(_float32(end - start) * 0.5))
-        at, middle, after = (_float32(math.exp(-time)) for time in (start, half, end))
+        start, end = float32(-math.log(sigma)), float32(-math.log(sigma_next))
+        half = float32(start + float32(float32(end - start) * 0.5))
+        at, middle, after = (float32(math.exp(-time)) for time in (start, half, end))
         down, up = ancestral_step(at, middle, run.eta)
         x_middle = x * (down / at) + denoised * (1 - down / at)
         x_middle = x_middle + run.noise(at, middle) * (run.noise_scale * up)
@@ -161,8 +160,3 @@ def _dpm_solver_step(x: Tensor, sigma: float, sigma_next: float, order: int) -> 
     x_2 = x - eps * (at * math.expm1(2 * share * h)) - change * (at * 2 * bend)
     change = to_d(x_2, at, (yield x_2, at)) - eps
     return end - change * (1.5 * sigma_next * (math.expm1(h) / h - 1))
-
-
-def _float32(value: float) -> float:
-    """The nearest float32."""
-    return float(struct.unpack("f", struct.pack("f", value))[0])

@@ -1,8 +1,23 @@
 """Classifier-free guidance (Ho & Salimans 2022), on denoised latents."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Guided:
+    """What a sampler that `wants_uncond` is sent, instead of the first of these two alone.
+
+    Attributes:
+        denoised: the guided denoised latent.
+        uncond: the denoised latent under the negative prompt; the positive prompt's stands in for it
+            where the negative one was not evaluated.
+    """
+
+    denoised: Tensor
+    uncond: Tensor
 
 
 def combine(conds: Sequence[tuple[Tensor, float]], uncond: Tensor, cfg_scale: float) -> Tensor:

@@ -36,3 +36,26 @@ def to_denoised(prediction: PredictionType, x: Tensor, output: Tensor, sigma: fl
         sigma: the noise level of `x`.
     """
     return x * c_skip(prediction, sigma) + output * c_out(prediction, sigma)
+
+
+def from_v(x: Tensor, output: Tensor, sigma: float, root: float, rest: float) -> Tensor:
+    """The denoised latent of a network that predicts v at a level that is not quite that of `x`.
+
+    Args:
+        x: the noisy latent before scaling by `c_in`.
+        output: what the network said for `x * c_in(sigma)`.
+        sigma: the noise level of `x`.
+        root: the square root of the alpha that v is taken apart with.
+        rest: the square root of 1 - that alpha.
+    """
+    return x * (1 - sigma * rest * c_in(sigma)) - output * (sigma * root)
+
+
+def consistent(x: Tensor, denoised: Tensor, timestep: float) -> Tensor:
+    """The boundary condition of consistency models: Luo et al. (2023), LCM, with sigma_data 0.5.
+
+    At the lowest timestep in use, 19, it weighs x with 7e-6.
+    """
+    scaled = timestep * 10.0
+    skip = 0.25 / (scaled**2 + 0.25)
+    return denoised * (scaled / math.sqrt(scaled**2 + 0.25)) + x * skip

@@ -32,6 +32,8 @@ class Sampler:
         discard_penultimate: the last sigma but one of its schedule is dropped.
         solver: variant of the algorithm, "" if there is only one.
         lcm: evaluates the denoiser only at the 50 timesteps of latent consistency models.
+        wants_uncond: is sent a `guidance.Guided`, which holds the negative prompt's denoised latent too.
+        guidance_factor: what the job's cfg_scale is multiplied by before it guides.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Sampler:
     discard_penultimate: bool = False
     solver: str = ""
     lcm: bool = False
+    wants_uncond: bool = False
+    guidance_factor: float = 1.0
 
     @property
     def options(self) -> dict[str, str]:
@@ -122,8 +126,11 @@ SAMPLERS: tuple[Sampler, ...] = (
         discard_penultimate=True,
     ),
     Sampler("DPM fast", ("k_dpm_fast",), uses_ensd=True),
+    Sampler("DPM adaptive", ("k_dpm_ad",), uses_ensd=True),
     Sampler("Restart", ("restart",), default_schedule="karras", second_order=True),
     Sampler("DDIM", ("ddim",), kind="timestep"),
+    # A1111 maps cfg_scale 0 to 12.5 to the method's range, 0 to 1.
+    Sampler("DDIM CFG++", ("ddim_cfgpp",), kind="timestep", wants_uncond=True, guidance_factor=1 / 12.5),
     Sampler("PLMS", ("plms",), kind="timestep"),
     Sampler("UniPC", ("unipc",), kind="timestep"),
     Sampler("LCM", ("k_lcm",), lcm=True),

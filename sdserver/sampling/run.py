@@ -3,15 +3,28 @@
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
+
+from sdserver.jobs.job import UniPC
+from sdserver.sampling.guidance import Guided
+from sdserver.sampling.levels import Levels
 
 # A sampler yields (x, sigma) where it needs the denoiser, x in the variance-exploding frame
 # (x0 + sigma * noise), is sent the denoised latent and returns its last x.
 Evaluations = Generator[tuple[Tensor, float], Tensor, Tensor]
 
+# The same for a sampler that wants the negative prompt's denoised latent too.
+GuidedEvaluations = Generator[tuple[Tensor, float], Guided, Tensor]
+
+# Either of them: which one, and so what is sent, is known by the sampler's `wants_uncond`.
+AnyEvaluations = Generator[tuple[Tensor, float], Any, Tensor]
+
 # Normal noise of variance 1 for the step from one sigma to the next.
 StepNoise = Callable[[float, float], Tensor]
+
+DEFAULT_UNIPC = UniPC()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +35,7 @@ class SigmaRun:
         sigmas: the schedule, descending; the last one (mostly 0) is not evaluated.
         noise: the source of all noise that the sampler adds.
         steps: as asked for; `len(sigmas) - 1` may differ.
-        sigma_min, sigma_max: the model's own limits.
+        sigma_min, sigma_max: the limits of samplers that choose their own steps, above 0.
         eta, churn, churn_min, churn_max, noise_scale: as in `jobs.job.Sampling`.
     """
 
@@ -47,12 +60,15 @@ class TimestepRun:
 
     Attributes:
         timesteps: ascending, 0..999; the lowest is where the run ends and is not evaluated.
-        alphas: the cumulative products of alpha, per timestep of the model.
-        sigmas: the model's sigmas, per timestep.
+        levels: the model's noise levels, per timestep.
+        eta: scale of the noise that DDIM adds.
+        unipc: options of the sampler of that name.
+        from_picture: the run starts from a picture, at the highest of `timesteps` or just above.
     """
 
     timesteps: tuple[int, ...]
-    alphas: tuple[float, ...]
-    sigmas: tuple[float, ...]
+    levels: Levels
     noise: StepNoise
     eta: float = 0.0
+    unipc: UniPC = DEFAULT_UNIPC
+    from_picture: bool = False

@@ -5,6 +5,7 @@ at the places where AUTOMATIC1111 draws it, used or not, because the place decid
 """
 
 import math
+import struct
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -108,6 +109,11 @@ def ancestral_step(sigma: float, sigma_next: float, eta: float) -> tuple[float, 
     return math.sqrt(max(sigma_next**2 - up**2, 0.0)), up
 
 
+def float32(value: float) -> float:
+    """The nearest float32."""
+    return float(struct.unpack("f", struct.pack("f", value))[0])
+
+
 def restart_steps(sigmas: Sequence[float]) -> list[tuple[float, float]]:
     """The steps of Restart sampling over a schedule, as AUTOMATIC1111 chooses them.
 
@@ -134,8 +140,8 @@ def _churned(x: Tensor, sigma: float, sigma_next: float, run: SigmaRun) -> tuple
     noise = run.noise(sigma, sigma_next)
     if run.churn <= 0 or not run.churn_min <= sigma <= run.churn_max:
         return x, sigma
-    sigma_hat = sigma * (1 + min(run.churn / (len(run.sigmas) - 1), math.sqrt(2) - 1))
-    return x + noise * (run.noise_scale * math.sqrt(sigma_hat**2 - sigma**2)), sigma_hat
+    sigma_hat = sigma * (min(run.churn / (len(run.sigmas) - 1), math.sqrt(2) - 1) + 1)
+    return x + noise * run.noise_scale * math.sqrt(sigma_hat**2 - sigma**2), sigma_hat
 
 
 def _heun_step(x: Tensor, sigma: float, sigma_next: float) -> Evaluations:

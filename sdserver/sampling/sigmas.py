@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from sdserver.errors import InvalidField
+from sdserver.sampling.beta import beta_quantile
+from sdserver.sampling.levels import Levels
 
 Sigmas = tuple[float, ...]
 
@@ -22,7 +24,7 @@ Sigmas = tuple[float, ...]
 ALIGN_YOUR_STEPS = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
 ALIGN_YOUR_STEPS_XL = (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029)
 
-BETA_SHAPE = 0.6
+OLD_KARRAS_LIMITS = (0.1, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,37 +32,42 @@ class SigmaTable:
     """A model's sigmas in ascending order.
 
     Attributes:
+        logs: their logarithms.
         stride: timesteps from one entry to the next; the first entry is timestep `stride - 1`.
         quantised: timesteps are rounded to entries of the table.
     """
 
     sigmas: Sigmas
+    logs: Sigmas
     stride: int = 1
     quantised: bool = False
 
     def timestep(self, sigma: float) -> float:
         """The (fractional) timestep of a sigma > 0, linear in log sigma, clamped to the table."""
         log = math.log(sigma)
-        low = min(max(bisect_right(self.sigmas, sigma) - 1, 0), len(self.sigmas) - 2)
-        log_low, log_high = math.log(self.sigmas[low]), math.log(self.sigmas[low + 1])
+        low = min(max(bisect_right(self.logs, log) - 1, 0), len(self.logs) - 2)
+        log_low, log_high = self.logs[low], self.logs[low + 1]
         if self.quantised:
             index: float = low if log - log_low <= log_high - log else low + 1
         else:
-            weight = min(max((log - log_low) / (log_high - log_low), 0.0), 1.0)
+            weight = min(max((log - log_low) / (log_high - log_low), 0.0), 1.0) if log_high > log_low else 0.0
             index = (1 - weight) * low + weight * (low + 1)
         return index * self.stride + self.stride - 1
 
     def at(self, timesteps: Tensor) -> Tensor:
         """The sigmas of a vector of (fractional) timesteps, linear in log sigma; float32."""
         index = ((timesteps - (self.stride - 1)) / self.stride).clamp(0, len(self.sigmas) - 1)
-        logs = torch.tensor(self.sigmas, dtype=torch.float32).log()
+        logs = torch.tensor(self.logs, dtype=torch.float32)
         weight = index.frac()
         return ((1 - weight) * logs[index.floor().long()] + weight * logs[index.ceil().long()]).exp()
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """What a schedule is computed from: `steps` sigmas (at least 1) from `sigma_max` to `sigma_min`."""
+    """What a schedule is computed from: `steps` sigmas (at least 1) from `sigma_max` to `sigma_min`.
+
+    `beta_alpha` and `beta_beta` are the parameters of the schedule "Beta", above 0.
+    """
 
     steps: int
     table: SigmaTable
@@ -68,18 +75,34 @@ class Grid:
     sigma_max: float
     rho: float
     sdxl: bool
+    beta_alpha: float = 0.6
+    beta_beta: float = 0.6
 
 
-def model_table(alphas: Sequence[float]) -> SigmaTable:
-    """The table of a model: sqrt((1 - alpha) / alpha) for each cumulative product of alphas."""
-    products = torch.tensor(alphas, dtype=torch.float32)
-    return SigmaTable(_floats(((1 - products) / products) ** 0.5))
+def model_table(levels: Levels, quantised: bool = False) -> SigmaTable:
+    """The table of a model: sqrt((1 - alpha) / alpha) for each cumulative product of alphas.
+
+    Computed in the precision that the levels have.
+
+    Raises:
+        InvalidField: a sigma is too large for half precision.
+    """
+    products = torch.tensor(levels.alphas, dtype=torch.float16 if levels.halved else torch.float32)
+    sigmas = ((1 - products) / products) ** 0.5
+    if not bool(sigmas.isfinite().all()):
+        raise InvalidField(
+            "use_downcasted_alpha_bar", "half precision does not reach to a terminal SNR of zero"
+        )
+    logs = sigmas.log() if levels.halved else sigmas.double().log()
+    return SigmaTable(_floats(sigmas), _floats(logs), quantised=quantised)
 
 
-def lcm_table(alphas: Sequence[float], entries: int = 50) -> SigmaTable:
+def lcm_table(levels: Levels, entries: int = 50) -> SigmaTable:
     """The table of latent consistency models: every 20th of the 1000 timesteps, from 19 to 999."""
-    stride = len(alphas) // entries
-    return SigmaTable(model_table(alphas).sigmas[stride - 1 :: stride], stride, quantised=True)
+    whole = model_table(levels)
+    stride = len(whole.sigmas) // entries
+    kept = slice(stride - 1, None, stride)
+    return SigmaTable(whole.sigmas[kept], whole.logs[kept], stride, quantised=True)
 
 
 def build(schedule: str, grid: Grid, discard_penultimate: bool = False) -> Sigmas:
@@ -91,7 +114,7 @@ def build(schedule: str, grid: Grid, discard_penultimate: bool = False) -> Sigma
         discard_penultimate: compute one more and drop the last but one.
 
     Raises:
-        InvalidField: the grid's limits make no sense, or two of the sigmas are equal.
+        InvalidField: the grid's limits or parameters make no sense, or two of the sigmas are equal.
     """
     if not 0 < grid.sigma_min < grid.sigma_max:
         raise InvalidField("sigma_min", "sigma_min must be above 0 and below sigma_max")
@@ -174,8 +197,11 @@ def ddim(grid: Grid) -> Sigmas:
 
 def beta(grid: Grid) -> Sigmas:
     """Quantiles of the beta distribution, in sigma; Lee et al. (2024), "Beta Sampling is All You Need"."""
+    if not (grid.beta_alpha > 0 and grid.beta_beta > 0):
+        raise InvalidField("beta_dist_alpha", "the parameters of the schedule Beta must be above 0")
     last = max(grid.steps - 1, 1)
-    shares = (beta_quantile(1.0 - step / last, BETA_SHAPE) for step in range(grid.steps))
+    shape = (grid.beta_alpha, grid.beta_beta)
+    shares = (beta_quantile(1.0 - step / last, *shape) for step in range(grid.steps))
     spread = grid.sigma_max - grid.sigma_min
     return _ending_in_zero(torch.tensor([grid.sigma_min + share * spread for share in shares]))
 
@@ -196,38 +222,6 @@ SCHEDULES: MappingProxyType[str, Callable[[Grid], Sigmas]] = MappingProxyType(
         "beta": beta,
     }
 )
-
-
-def beta_quantile(share: float, shape: float) -> float:
-    """The value below which `share` (0 to 1) of the symmetric distribution Beta(shape, shape) lies.
-
-    Newton's method on the power series of the incomplete beta function, for shapes below 1: the
-    function is concave up to 1/2, so only the first step can fall short of the root, even below 0,
-    and the others climb to it.
-    """
-    if share > 0.5:
-        return 1.0 - beta_quantile(1.0 - share, shape)
-    if share <= 0.0:
-        return 0.0
-    target = share * math.gamma(shape) ** 2 / math.gamma(2 * shape)
-    value = min(0.5, math.pow(shape * target, 1 / shape))
-    for _ in range(60):
-        density = math.pow(value * (1 - value), shape - 1)
-        step = (_incomplete_beta(value, shape) - target) / density
-        value = min(max(value - step, value / 4), 0.5)
-        if abs(step) <= 1e-15 * value:
-            break
-    return value
-
-
-def _incomplete_beta(value: float, shape: float) -> float:
-    """Integral of (u (1 - u)) ** (shape - 1) from 0 to `value` <= 1/2."""
-    coefficient = 1.0
-    total = 1.0 / shape
-    for n in range(1, 80):
-        coefficient *= (n - shape) / n * value
-        total += coefficient / (shape + n)
-    return total * math.pow(value, shape)
 
 
 def _resample_log(points: Sequence[float], steps: int) -> list[float]:

@@ -11,9 +11,10 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from sdserver.sampling.run import Evaluations, TimestepRun
+from sdserver.sampling.run import Evaluations, GuidedEvaluations, TimestepRun
+from sdserver.sampling.samplers import to_d
 
-Predictions = Generator[tuple[Tensor, float], Tensor, tuple[Tensor, Tensor]]
+Predictions = Generator[tuple[Tensor, float], Tensor, Tensor]
 
 # Adams-Bashforth weights by the number of slopes known, newest first.
 ADAMS_BASHFORTH = (
@@ -27,13 +28,20 @@ ADAMS_BASHFORTH = (
 def ddim(x: Tensor, run: TimestepRun) -> Evaluations:
     """Denoising diffusion implicit models: Song et al. (2020), equations 12 and 16."""
     for timestep, following in _downwards(run):
-        alpha, alpha_next = run.alphas[timestep], run.alphas[following]
-        denoised, eps = yield from _predict(x, timestep, run)
-        spread = run.eta * math.sqrt((1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next))
-        # Above eta 1 the direction's variance can fall below 0.
-        direction = math.sqrt(max(1 - alpha_next - spread**2, 0.0))
-        noise = run.noise(run.sigmas[timestep], run.sigmas[following])
-        x = denoised * math.sqrt(alpha_next) + eps * direction + noise * spread
+        x_exploding, sigma = _exploded(x, timestep, run)
+        eps = to_d(x_exploding, sigma, (yield x_exploding, sigma))
+        x = _ddim_step(x, eps, eps, (timestep, following), run)
+    return x
+
+
+def ddim_cfgpp(x: Tensor, run: TimestepRun) -> GuidedEvaluations:
+    """DDIM that returns to the noise along the unguided prediction: Chung et al. (2024), CFG++."""
+    for timestep, following in _downwards(run):
+        x_exploding, sigma = _exploded(x, timestep, run)
+        guided = yield x_exploding, sigma
+        eps = to_d(x_exploding, sigma, guided.denoised)
+        direction = to_d(x_exploding, sigma, guided.uncond)
+        x = _ddim_step(x, eps, direction, (timestep, following), run)
     return x
 
 
@@ -41,10 +49,10 @@ def plms(x: Tensor, run: TimestepRun) -> Evaluations:
     """Pseudo linear multistep: Liu et al. (2022), "Pseudo Numerical Methods for Diffusion Models"."""
     slopes: list[Tensor] = []
     for timestep, following in _downwards(run):
-        _, eps = yield from _predict(x, timestep, run)
+        eps = yield from _predict(x, timestep, run)
         slopes = [eps, *slopes[: len(ADAMS_BASHFORTH) - 1]]
         if len(slopes) == 1:
-            _, eps_next = yield from _predict(_transfer(x, eps, timestep, following, run), following, run)
+            eps_next = yield from _predict(_transfer(x, eps, timestep, following, run), following, run)
             combined = (eps + eps_next) / 2
         else:
             weights = ADAMS_BASHFORTH[len(slopes) - 1]
@@ -59,16 +67,35 @@ def _downwards(run: TimestepRun) -> list[tuple[int, int]]:
     return list(pairwise(run.timesteps[::-1]))
 
 
+def _exploded(x: Tensor, timestep: int, run: TimestepRun) -> tuple[Tensor, float]:
+    """The sampler's x in the variance-exploding frame, and its sigma."""
+    sigma = run.levels.sigma(timestep)
+    return x * math.sqrt(1 + sigma**2), sigma
+
+
 def _predict(x: Tensor, timestep: int, run: TimestepRun) -> Predictions:
-    """The denoised latent and the noise in x."""
-    sigma = run.sigmas[timestep]
-    x_exploding = x * math.sqrt(1 + sigma**2)
-    denoised = yield x_exploding, sigma
-    return denoised, (x_exploding - denoised) / sigma
+    """The noise in x."""
+    x_exploding, sigma = _exploded(x, timestep, run)
+    return to_d(x_exploding, sigma, (yield x_exploding, sigma))
+
+
+def _ddim_step(x: Tensor, eps: Tensor, direction: Tensor, step: tuple[int, int], run: TimestepRun) -> Tensor:
+    """Take the noise `eps` out of x and put the noise `direction` of the next timestep in."""
+    alpha, alpha_next = (run.levels.alphas[timestep] for timestep in step)
+    denoised = _without(x, eps, step[0], run)
+    spread = run.eta * math.sqrt((1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next))
+    # Above eta 1 the direction's variance can fall below 0.
+    share = math.sqrt(max(1 - alpha_next - spread**2, 0.0))
+    noise = run.noise(*(run.levels.sigma(timestep) for timestep in step))
+    return denoised * math.sqrt(alpha_next) + direction * share + noise * spread
 
 
 def _transfer(x: Tensor, eps: Tensor, timestep: int, following: int, run: TimestepRun) -> Tensor:
     """Move x to another timestep along a noise; Liu et al. (2022), equation 11."""
-    alpha, alpha_next = run.alphas[timestep], run.alphas[following]
-    ratio = math.sqrt(alpha_next / alpha)
-    return x * ratio + eps * (math.sqrt(1 - alpha_next) - ratio * math.sqrt(1 - alpha))
+    alpha_next = run.levels.alphas[following]
+    return _without(x, eps, timestep, run) * math.sqrt(alpha_next) + eps * math.sqrt(1 - alpha_next)
+
+
+def _without(x: Tensor, eps: Tensor, timestep: int, run: TimestepRun) -> Tensor:
+    """The latent that is left when the noise is taken out of x."""
+    return (x - eps * run.levels.rests[timestep]) / math.sqrt(run.levels.alphas[timestep])

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from sdserver.jobs.job import Noise, Sampling
 from sdserver.jobs.model import Model, ModelFacts
-from sdserver.sampling.run import Evaluations
+from sdserver.sampling.guidance import Guided
+from sdserver.sampling.plan import Plan
+from sdserver.sampling.run import AnyEvaluations
 
 GOLDENS = Path(__file__).parent.parent / "goldens" / "sampling"
 
@@ -34,7 +36,7 @@ def sampling() -> Callable[..., Sampling]:
             "schedule": "Automatic",
             "steps": 20,
             "cfg_scale": 7.0,
-            "eta": 0.0 if sampler in ("DDIM", "PLMS", "UniPC") else 1.0,
+            "eta": 0.0 if sampler in ("DDIM", "DDIM CFG++", "PLMS", "UniPC") else 1.0,
             "churn": 0.0,
             "churn_min": 0.0,
             "churn_max": math.inf,
@@ -66,10 +68,10 @@ def noise_spec() -> Callable[..., Noise]:
 
 
 @pytest.fixture
-def drive() -> Callable[[Evaluations, Callable[[Tensor, float], Tensor]], Tensor]:
+def drive() -> Callable[[AnyEvaluations, Callable[[Tensor, float], Tensor | Guided]], Tensor]:
     """Run a sampler to its end with a denoiser of (x, sigma)."""
 
-    def run(evaluations: Evaluations, denoiser: Callable[[Tensor, float], Tensor]) -> Tensor:
+    def run(evaluations: AnyEvaluations, denoiser: Callable[[Tensor, float], Tensor | Guided]) -> Tensor:
         try:
             x, sigma = next(evaluations)
             while True:
@@ -79,3 +81,17 @@ def drive() -> Callable[[Evaluations, Callable[[Tensor, float], Tensor]], Tensor
             return result
 
     return run
+
+
+@pytest.fixture
+def answering() -> Callable[[Plan, Callable[[Tensor, float], Tensor]], Callable[[Tensor, float], Any]]:
+    """A denoiser that sends a plan's sampler what it wants; without guidance both latents are one."""
+
+    def make(plan: Plan, denoiser: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float], Any]:
+        def answer(x: Tensor, sigma: float) -> Tensor | Guided:
+            denoised = denoiser(x, sigma)
+            return Guided(denoised, denoised) if plan.sampler.wants_uncond else denoised
+
+        return answer
+
+    return make

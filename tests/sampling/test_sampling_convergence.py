@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from sdserver.sampling import dpm_samplers, samplers, timestep_samplers, unipc
+from sdserver.jobs.job import UniPC
+from sdserver.sampling import dpm_adaptive, dpm_samplers, samplers, timestep_samplers, unipc
+from sdserver.sampling.guidance import Guided
+from sdserver.sampling.levels import Levels
 from sdserver.sampling.plan import ddim_timesteps
 from sdserver.sampling.run import SigmaRun, TimestepRun
 from sdserver.sampling.sigmas import karras_sigmas
@@ -35,9 +38,12 @@ ORDERS = {
     dpm_samplers.dpmpp_3m_sde: 2,
     dpm_samplers.dpm_fast: 2,
     timestep_samplers.ddim: 1,
+    timestep_samplers.ddim_cfgpp: 1,
     timestep_samplers.plms: 2,
     unipc.unipc: 2,
 }
+
+TIMESTEP = (timestep_samplers.ddim, timestep_samplers.ddim_cfgpp, timestep_samplers.plms, unipc.unipc)
 
 
 def _ideal(x, sigma):
@@ -59,29 +65,36 @@ def _sigma_error(sampler, steps, drive):
     return abs(drive(sampler(x, run), _ideal).item() - _flow(FIRST, LAST))
 
 
-def _timestep_error(sampler, steps, drive, alphas):
-    timesteps = ddim_timesteps(steps, len(alphas))
-    sigmas = tuple(math.sqrt((1 - alpha) / alpha) for alpha in alphas)
-    run = TimestepRun(timesteps, alphas, sigmas, _no_noise)
+def _ideal_guided(x, sigma):
+    return Guided(_ideal(x, sigma), _ideal(x, sigma))
+
+
+def _timestep_error(sampler, steps, drive, levels):
+    timesteps = ddim_timesteps(steps, len(levels.alphas))
+    run = TimestepRun(timesteps, levels, _no_noise)
     # UniPC walks a grid of its own: from the very last timestep to the very first.
-    top, bottom = (len(alphas) - 1, 0) if sampler is unipc.unipc else (timesteps[-1], timesteps[0])
-    x = torch.full((1, 1, 1), math.sqrt(alphas[top]), dtype=torch.float64)
-    expected = _flow(sigmas[top], sigmas[bottom]) * math.sqrt(alphas[bottom])
-    return abs(drive(sampler(x, run), _ideal).item() - expected)
+    is_unipc = sampler is unipc.unipc
+    top, bottom = (len(levels.alphas) - 1, 0) if is_unipc else (timesteps[-1], timesteps[0])
+    x = torch.full((1, 1, 1), levels.roots[top], dtype=torch.float64)
+    expected = _flow(levels.sigma(top), levels.sigma(bottom)) * levels.roots[bottom]
+    denoiser = _ideal_guided if sampler is timestep_samplers.ddim_cfgpp else _ideal
+    return abs(drive(sampler(x, run), denoiser).item() - expected)
 
 
 @pytest.fixture
-def smooth_alphas():
+def smooth():
     """20000 timesteps of a variance-preserving process, evenly spaced in log sigma."""
-    return tuple((1 / (1 + np.geomspace(0.2, 5.0, 20_000) ** 2)).tolist())
+    alphas = 1 / (1 + np.geomspace(0.2, 5.0, 20_000) ** 2)
+    parts = (alphas, np.sqrt(alphas), np.sqrt(1 - alphas), 0.5 * np.log(alphas))
+    return Levels(*(tuple(part.tolist()) for part in parts))
 
 
 @pytest.mark.parametrize("sampler", ORDERS, ids=lambda sampler: sampler.__name__)
-def test_order_of_convergence(drive, smooth_alphas, sampler):
+def test_order_of_convergence(drive, smooth, sampler):
     errors = []
     for steps in (36, 72, 144):
-        if sampler in (timestep_samplers.ddim, timestep_samplers.plms, unipc.unipc):
-            errors.append(_timestep_error(sampler, steps, drive, smooth_alphas))
+        if sampler in TIMESTEP:
+            errors.append(_timestep_error(sampler, steps, drive, smooth))
         elif sampler is samplers.restart:
             errors.append(_sigma_error(sampler, steps // 9, drive))
         else:
@@ -102,6 +115,36 @@ def test_dpm_fast_is_of_third_order_before_its_last_steps(drive):
     """With 1 mod 3 steps only the last, tiny step is of first order."""
     coarse, fine = (_sigma_error(dpm_samplers.dpm_fast, steps, drive) for steps in (10, 19))
     assert fine < coarse / 3
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_dpm_adaptive_keeps_the_error_within_its_tolerance(drive, normal, eta):
+    """Its tolerances are 5 % and 0.0078 a step; the noise that it adds leaves the distribution."""
+    run = SigmaRun((), normal, 0, sigma_min=LAST, sigma_max=FIRST, eta=eta)
+    x = normal() * math.sqrt(STD**2 + FIRST**2)
+    result = drive(dpm_adaptive.dpm_adaptive(x, run), _ideal)
+    if eta == 0:
+        torch.testing.assert_close(result, x * _flow(FIRST, LAST), rtol=0.05, atol=0.0)
+    assert result.std().item() == pytest.approx(math.sqrt(STD**2 + LAST**2), rel=0.06)
+
+
+@pytest.mark.parametrize("variant", ["bh1", "bh2", "vary_coeff"])
+@pytest.mark.parametrize("skip_type", ["time_uniform", "time_quadratic", "logSNR"])
+def test_every_kind_of_unipc_converges(drive, smooth, variant, skip_type):
+    """The authors' corrector with varying coefficients is of first order, whatever order is asked for."""
+    for order in (1, 2, 3, 4):
+        for is_lower_final in (True, False):
+            options = UniPC(variant, skip_type, order, is_lower_final)
+            errors = [_unipc_error(steps, drive, smooth, options) for steps in (12, 96)]
+            assert errors[1] < errors[0] / 5
+            assert errors[1] < (1e-5 if order > 1 and variant != "vary_coeff" else 2e-3)
+
+
+def _unipc_error(steps, drive, levels, options):
+    run = TimestepRun(ddim_timesteps(steps, len(levels.alphas)), levels, _no_noise, unipc=options)
+    x = torch.full((1, 1, 1), levels.roots[-1], dtype=torch.float64)
+    expected = _flow(levels.sigma(-1), levels.sigma(0)) * levels.roots[0]
+    return abs(drive(unipc.unipc(x, run), _ideal).item() - expected)
 
 
 NOISY = [
@@ -138,13 +181,14 @@ def test_added_noise_leaves_the_datas_distribution(drive, normal, sampler):
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_ddim_leaves_the_datas_distribution(drive, normal, smooth_alphas, eta):
-    sigmas = tuple(math.sqrt((1 - alpha) / alpha) for alpha in smooth_alphas)
-    timesteps = ddim_timesteps(500, len(smooth_alphas))
-    run = TimestepRun(timesteps, smooth_alphas, sigmas, normal, eta)
+@pytest.mark.parametrize("sampler", [timestep_samplers.ddim, timestep_samplers.ddim_cfgpp])
+def test_ddim_leaves_the_datas_distribution(drive, normal, smooth, eta, sampler):
+    timesteps = ddim_timesteps(500, len(smooth.alphas))
+    run = TimestepRun(timesteps, smooth, normal, eta)
+    denoiser = _ideal_guided if sampler is timestep_samplers.ddim_cfgpp else _ideal
 
     def std(timestep):
-        return math.sqrt(smooth_alphas[timestep] * STD**2 + 1 - smooth_alphas[timestep])
+        return math.sqrt(smooth.alphas[timestep] * STD**2 + 1 - smooth.alphas[timestep])
 
-    result = drive(timestep_samplers.ddim(normal() * std(timesteps[-1]), run), _ideal)
+    result = drive(sampler(normal() * std(timesteps[-1]), run), denoiser)
     assert result.std().item() == pytest.approx(std(timesteps[0]), rel=0.02)

@@ -7,8 +7,6 @@ import pytest
 from sdserver.errors import UnknownSampler
 from sdserver.sampling.registry import SAMPLERS, SCHEDULES, resolve, schedule_named
 
-NOT_SERVED = {"DPM adaptive", "DDIM CFG++"}
-
 # Rows of names.json where AUTOMATIC1111 guesses and we do not: (sampler, scheduler) to what we say.
 DIFFERENT = {
     ("Euler a", "KARRAS"): ["Euler a", "Karras", "Karras"],
@@ -44,7 +42,7 @@ def test_names_mean_what_they_mean_to_automatic1111(goldens):
 def test_samplers_are_listed_as_automatic1111_lists_them(goldens):
     listed = json.loads((goldens / "tables.json").read_text())["samplers"]
     ours = [{"name": s.name, "aliases": list(s.aliases), "options": s.options} for s in SAMPLERS]
-    assert ours == [row for row in listed if row["name"] not in NOT_SERVED]
+    assert ours == listed
     expected_keys = {row["name"]: list(row["options"]) for row in listed}
     assert all(list(s.options) == expected_keys[s.name] for s in SAMPLERS)
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from sdserver.errors import InvalidField
+from sdserver.sampling.beta import beta_quantile
+from sdserver.sampling.levels import model_levels
 from sdserver.sampling.plan import ddim_timesteps, make_plan
-from sdserver.sampling.sigmas import SCHEDULES, Grid, beta_quantile, build, lcm_table, model_table
+from sdserver.sampling.sigmas import SCHEDULES, Grid, build, lcm_table, model_table
 
 # AUTOMATIC1111's own table differs by a last digit from machine to machine.
 LAST_DIGITS = 5e-7
@@ -16,7 +18,7 @@ LAST_DIGITS = 5e-7
 
 @pytest.fixture
 def table(facts):
-    return model_table(facts.alphas)
+    return model_table(model_levels(facts.alphas))
 
 
 def _grid(table, **changes):
@@ -84,7 +86,7 @@ def test_timesteps_are_linear_in_log_sigma_and_clamped(table):
 
 
 def test_the_lcm_table_has_every_twentieth_timestep_and_rounds_to_it(facts, table):
-    lcm = lcm_table(facts.alphas)
+    lcm = lcm_table(model_levels(facts.alphas))
     assert lcm.sigmas == tuple(table.sigmas[timestep] for timestep in range(19, 1000, 20))
     assert lcm.timestep(table.sigmas[19]) == 19
     assert lcm.timestep(table.sigmas[508]) == 499
@@ -128,8 +130,8 @@ def test_schedules_fall_strictly(table, schedule, steps):
 @pytest.mark.parametrize("share", [0.0, 1e-6, 0.01, 0.2, 0.499, 0.5, 0.7, 0.999, 1.0])
 def test_beta_quantiles_invert_the_distribution(share):
     """With u = sin(angle)^2 the density is (sin(2 angle) / 2)^0.2; the arcsine law is a closed form."""
-    assert beta_quantile(share, 0.5) == pytest.approx(math.sin(math.pi * share / 2) ** 2, abs=1e-14)
-    value = beta_quantile(share, 0.6)
+    assert beta_quantile(share, 0.5, 0.5) == pytest.approx(math.sin(math.pi * share / 2) ** 2, abs=1e-14)
+    value = beta_quantile(share, 0.6, 0.6)
     angles = np.linspace(0, math.pi / 2, 200_001)
     density = (np.sin(2 * angles) / 2) ** 0.2
     cumulative = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])

@@ -23,7 +23,7 @@ def _denoiser(x, sigma):
 
 def _start(plan, noise_spec, seed):
     noise = ImageNoise(noise_spec(seed=seed), SHAPE, CPU)
-    return plan.start(noise.first() * plan.initial_scale, noise)
+    return plan.start(plan.initial(noise.first()), noise)
 
 
 def test_no_context_manager_is_held_across_a_yield():
@@ -36,16 +36,17 @@ def test_no_context_manager_is_held_across_a_yield():
                 assert not inner & {ast.Yield, ast.YieldFrom}, file.name
 
 
-def test_interleaved_runs_equal_solo_runs(facts, sampling, noise_spec, drive):
+def test_interleaved_runs_equal_solo_runs(facts, sampling, noise_spec, drive, answering):
     plans = [make_plan(sampling(s.name, steps=5 + index % 3), facts) for index, s in enumerate(SAMPLERS)]
-    solo = [drive(_start(plan, noise_spec, seed), _denoiser) for seed, plan in enumerate(plans)]
+    answers = [answering(plan, _denoiser) for plan in plans]
+    solo = [drive(_start(plan, noise_spec, seed), answers[seed]) for seed, plan in enumerate(plans)]
     runs = {seed: _start(plan, noise_spec, seed) for seed, plan in enumerate(plans)}
     asked = {seed: next(run) for seed, run in runs.items()}
     results = {}
     while asked:
         for seed in list(asked):
             try:
-                asked[seed] = runs[seed].send(_denoiser(*asked[seed]))
+                asked[seed] = runs[seed].send(answers[seed](*asked[seed]))
             except StopIteration as stop:
                 results[seed] = stop.value
                 del asked[seed]
@@ -53,11 +54,13 @@ def test_interleaved_runs_equal_solo_runs(facts, sampling, noise_spec, drive):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
-def test_a_run_changes_neither_its_input_nor_global_random_state(facts, sampling, noise_spec, drive, sampler):
+def test_a_run_changes_neither_its_input_nor_global_random_state(
+    facts, sampling, noise_spec, drive, answering, sampler
+):
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     plan = make_plan(sampling(sampler.name, steps=6), facts)
     noise = ImageNoise(noise_spec(), SHAPE, CPU)
-    x = noise.first() * plan.initial_scale
+    x = plan.initial(noise.first())
     before = x.clone()
     replies = []
 
@@ -66,7 +69,7 @@ def test_a_run_changes_neither_its_input_nor_global_random_state(facts, sampling
         replies.append((reply, reply.clone(), x, x.clone()))
         return reply
 
-    result = drive(plan.start(x, noise), denoiser)
+    result = drive(plan.start(x, noise), answering(plan, denoiser))
     assert torch.equal(x, before)
     assert all(torch.equal(a, b) and torch.equal(c, d) for a, b, c, d in replies)
     assert (result.dtype, result.shape) == (torch.float32, SHAPE)
