@@ -8,14 +8,19 @@ from typing import TypeVar
 
 import torch
 
-from sdserver.bundle.device import Attention, Placement, Precision, resolve
+from sdserver.bundle.adapters.adapted import OVERLAY_BYTES, Adapted
+from sdserver.bundle.device import Attention, Precision, resolve
+from sdserver.bundle.embeddings import EmbeddingFiles
 from sdserver.bundle.load import prepare
 from sdserver.bundle.memory import DeviceMemory, is_out_of_memory, measure, release
 from sdserver.bundle.parts import Parts
 from sdserver.bundle.spec import Spec
 from sdserver.bundle.text import TextEncoders
+from sdserver.bundle.tiling import Tiling
 from sdserver.bundle.unet import Network
-from sdserver.bundle.vae import Autoencoder, as_batch
+from sdserver.bundle.upscaler import Upscalers
+from sdserver.bundle.vae import as_batch
+from sdserver.bundle.vae_file import Autoencoders
 from sdserver.calls import Conditioning, Decode, DeviceCall, Encode, EncodeText, Predict, Upscale, UseModel
 from sdserver.errors import EngineFailure, OutOfMemory
 from sdserver.jobs.events import Picture
@@ -33,7 +38,9 @@ class _Loaded:
     facts: ModelFacts
     text: TextEncoders
     network: Network
-    vae: Autoencoder
+    tiling: Tiling
+    vaes: Autoencoders
+    adapted: Adapted
 
 
 class Bundle:
@@ -47,6 +54,8 @@ class Bundle:
         attention: auto and sdpa are PyTorch's; xformers needs a CUDA device.
         max_cached: how many checkpoints stay loaded, at least 1.
         allow_pickle: whether .ckpt files may be loaded (weights only).
+        max_overlay_bytes: memory, per checkpoint, for parameters that adapters changed and that are kept
+            for later calls.
 
     Raises:
         SettingsError: the device or the attention kernel cannot be used.
@@ -59,11 +68,15 @@ class Bundle:
         attention: Attention = "auto",
         max_cached: int = 1,
         allow_pickle: bool = False,
+        max_overlay_bytes: int = OVERLAY_BYTES,
     ) -> None:
         self._placement = resolve(device, precision, attention)
         self._max_cached = max(1, max_cached)
         self._allow_pickle = allow_pickle
+        self._max_overlay_bytes = max_overlay_bytes
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
+        self._embeddings = EmbeddingFiles(allow_pickle=allow_pickle)
+        self._upscalers = Upscalers(self._placement, allow_pickle=allow_pickle)
 
     @property
     def name(self) -> str:
@@ -94,31 +107,38 @@ class Bundle:
             Predictions lie on the device of the call's `x`.
 
         Raises:
-            CheckpointError: the checkpoint cannot be loaded.
+            CheckpointError: the checkpoint, its VAE or an adapter cannot be loaded.
             OutOfMemory: the device's memory does not suffice to load it.
             RuntimeError: the device failed; on CUDA only a new process helps.
         """
         match calls[0]:
             case UseModel(model):
-                return [replace(self._use(model).facts, model=model)] * len(calls)
+                loaded = self._use(model)
+                loaded.vaes.get(model.vae)
+                loaded.adapted.use(model.adapters, look_again=True)
+                return [replace(loaded.facts, model=model)] * len(calls)
             case EncodeText(model):
-                return self._split(
-                    [c for c in calls if isinstance(c, EncodeText)], self._use(model).text.encode
-                )
+                loaded = self._use(model)
+                loaded.adapted.use(model.adapters)
+                return self._split([c for c in calls if isinstance(c, EncodeText)], loaded.text.encode)
             case Predict(model):
                 loaded = self._use(model)
+                loaded.tiling.switch(model.tiling)
+                loaded.adapted.use(model.adapters)
                 return self._split(
                     [c for c in calls if isinstance(c, Predict)], lambda c: _predict(loaded, c)
                 )
             case Decode(model):
                 loaded = self._use(model)
                 return self._split([c for c in calls if isinstance(c, Decode)], lambda c: _decode(loaded, c))
-
-            case Upscale(upscaler):
-                return [EngineFailure(f"There is no upscaler {upscaler!r}.")] * len(calls)
+            case Upscale():
+                return self._split([c for c in calls if isinstance(c, Upscale)], self._upscale)
             case Encode(model):
                 loaded = self._use(model)
                 return self._split([c for c in calls if isinstance(c, Encode)], lambda c: _encode(loaded, c))
+
+    def _upscale(self, calls: Sequence[Upscale]) -> list[Result]:
+        return [self._upscalers.enlarge(call.upscaler, call.picture) for call in calls]
 
     def _split(
         self, calls: Sequence[CallT], operate: Callable[[Sequence[CallT]], Sequence[Result]]
@@ -130,6 +150,8 @@ class Bundle:
             if not is_out_of_memory(error):
                 raise
         # Only now, with the error gone, are the tensors that it held free.
+        for loaded in self._loaded.values():
+            loaded.adapted.drop_unused()
         release(self._placement.device)
         if len(calls) == 1:
             return [OutOfMemory("The device's memory does not suffice: ask for a smaller picture.")]
@@ -145,7 +167,7 @@ class Bundle:
         try:
             with prepare(Path(checkpoint), allow_pickle=self._allow_pickle) as read:
                 self._make_room()
-                loaded = _ready(checkpoint, read(self._placement), self._placement)
+                loaded = self._ready(checkpoint, read(self._placement))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -153,9 +175,37 @@ class Bundle:
             self._loaded[checkpoint] = loaded
             return loaded
         self._loaded.clear()
+        self._upscalers.clear()
         release(self._placement.device)
         raise OutOfMemory(
             "The device's memory does not suffice to load the checkpoint: choose a smaller one."
+        )
+
+    def _ready(self, checkpoint: str, parts: Parts) -> _Loaded:
+        """Make the networks runnable and, if the file did not tell, ask the UNet what it predicts."""
+        placement = self._placement
+        network = Network(parts.unet, parts.spec, placement)
+        spec = parts.spec
+        if spec.prediction is None:
+            spec = replace(spec, prediction="v" if network.predicts_v() else "epsilon")
+        facts = ModelFacts(
+            model=Model(checkpoint),
+            family=spec.family,
+            prediction=spec.prediction or "epsilon",
+            latent_channels=spec.latent_channels,
+            alphas=spec.alphas,
+            inpainting=spec.is_inpainting,
+            device=str(placement.device),
+            is_refiner=spec.is_refiner,
+        )
+        return _Loaded(
+            spec,
+            facts,
+            TextEncoders(parts, placement, self._embeddings),
+            network,
+            Tiling(parts.unet),
+            Autoencoders(parts.vae, spec, placement, allow_pickle=self._allow_pickle),
+            Adapted(parts, placement, allow_pickle=self._allow_pickle, max_bytes=self._max_overlay_bytes),
         )
 
     def _make_room(self) -> None:
@@ -165,27 +215,6 @@ class Bundle:
         while len(self._loaded) >= self._max_cached:
             self._loaded.popitem(last=False)
         release(self._placement.device)
-
-
-def _ready(checkpoint: str, parts: Parts, placement: Placement) -> _Loaded:
-    """Make the networks runnable and, if the file did not tell, ask the UNet what it predicts."""
-    network = Network(parts.unet, parts.spec, placement)
-    spec = parts.spec
-    if spec.prediction is None:
-        spec = replace(spec, prediction="v" if network.predicts_v() else "epsilon")
-    facts = ModelFacts(
-        model=Model(checkpoint),
-        family=spec.family,
-        prediction=spec.prediction or "epsilon",
-        latent_channels=spec.latent_channels,
-        alphas=spec.alphas,
-        inpainting=spec.is_inpainting,
-        device=str(placement.device),
-        is_refiner=spec.is_refiner,
-    )
-    return _Loaded(
-        spec, facts, TextEncoders(parts, placement), network, Autoencoder(parts.vae, spec, placement)
-    )
 
 
 def _predict(loaded: _Loaded, calls: Sequence[Predict]) -> list[Result]:
@@ -218,9 +247,16 @@ def _misfit(spec: Spec, call: Predict) -> EngineFailure | None:
 
 
 def _decode(loaded: _Loaded, calls: Sequence[Decode]) -> list[Result]:
-    return list(loaded.vae.decode(as_batch([call.latent for call in calls])))
+    model = calls[0].model
+    latents = as_batch([call.latent for call in calls])
+    return list(loaded.vaes.get(model.vae).decode(latents, tiling=model.tiling))
 
 
 def _encode(loaded: _Loaded, calls: Sequence[Encode]) -> list[Result]:
-    latents = loaded.vae.encode(as_batch([call.pixels for call in calls]))
-    return [latent.to(call.pixels.device) for latent, call in zip(latents, calls, strict=True)]
+    model = calls[0].model
+    pixels = as_batch([call.pixels for call in calls])
+    latents = loaded.vaes.get(model.vae).encode(pixels, tiling=model.tiling)
+    return [
+        latent.to(call.pixels.device) if isinstance(latent, torch.Tensor) else latent
+        for latent, call in zip(latents, calls, strict=True)
+    ]

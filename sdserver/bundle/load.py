@@ -79,13 +79,13 @@ class Frame:
         )
         self._plan = tuple(zip((self._unet, self._vae, *self._text), sources, strict=True))
         for (module, found), prefix in zip(self._plan, prefixes, strict=True):
-            _check(module, found, weights.shapes, prefix)
+            check_tensors(module, found, weights.shapes, prefix)
 
     def fill(self, placement: Placement) -> Parts:
         """Read the data. May be called once."""
         for module, sources in self._plan:
             state = {
-                name: _read(self._weights, sources[name], tuple(empty.shape), placement)
+                name: read_tensor(self._weights, sources[name], tuple(empty.shape), placement)
                 for name, empty in module.state_dict().items()
             }
             module.load_state_dict(state, assign=True)
@@ -95,7 +95,7 @@ class Frame:
         return Parts(self._spec, self._unet, self._vae, self._text)
 
 
-def _check(module: nn.Module, sources: Sources, shapes: Shapes, prefix: str) -> None:
+def check_tensors(module: nn.Module, sources: Sources, shapes: Shapes, prefix: str) -> None:
     """Every tensor of the network is in the file and the other way round, and shapes agree."""
     wanted = {name: tuple(empty.shape) for name, empty in module.state_dict().items()}
     missing = sorted(wanted.keys() - sources.keys())
@@ -131,7 +131,7 @@ def _squeezed(shape: Shape) -> Shape:
     return shape
 
 
-def _read(weights: Weights, source: Source, shape: Shape, placement: Placement) -> Tensor:
+def read_tensor(weights: Weights, source: Source, shape: Shape, placement: Placement) -> Tensor:
     """One tensor in its final shape, type, place and memory order; never a view of the file."""
     tensor = weights.tensor(source.name)
     if source.part is not None:

@@ -49,6 +49,8 @@ def tokenize(texts: Sequence[str], kind: TextKind) -> list[list[int]]:
     straight (ftfy), and OpenCLIP's also resolves HTML entities, twice. Lone surrogates become
     replacement characters.
     """
+    if not texts:
+        return []
     clean = [ftfy.fix_text(text.encode("utf-8", "replace").decode("utf-8")) for text in texts]
     if kind == "open_clip":
         clean = [html.unescape(html.unescape(text)) for text in clean]

@@ -8,8 +8,13 @@ from torch import Tensor, nn
 
 from sdserver.bundle.device import Placement
 from sdserver.bundle.spec import Spec
+from sdserver.bundle.tiling import Tiling
 from sdserver.errors import EngineFailure
 from sdserver.jobs.events import Picture
+
+_NO_NUMBER = "The networks' result is not a number: start the server with precision fp32 or bf16."
+
+_ENCODER = ("encoder.", "quant_conv.")
 
 
 class Autoencoder:
@@ -17,6 +22,9 @@ class Autoencoder:
 
     SDXL's VAE overflows in fp16. As A1111 does, the VAE goes on in fp32 from the first picture on that
     is not a number.
+
+    Args:
+        vae: diffusers' AutoencoderKL, in `channels_last` order.
     """
 
     def __init__(self, vae: nn.Module, spec: Spec, placement: Placement) -> None:
@@ -24,25 +32,48 @@ class Autoencoder:
         self._scale = spec.latent_scale
         self._device = placement.device
         self._dtype = placement.dtype
+        self._tiling = Tiling(vae)
+        self._encoder_order = torch.channels_last
+        if placement.device.type == "cpu":
+            # A flat picture's latent hangs on the order of the sums, and A1111 sums in this one.
+            self._encoder_order = torch.contiguous_format
+            _order_encoder(vae, self._encoder_order)
 
-    def decode(self, latents: Tensor) -> list[Picture | Exception]:
+    def decode(self, latents: Tensor, *, tiling: bool = False) -> list[Picture | Exception]:
         """Decode latents (n, channels, h, w) to n pictures, or an EngineFailure where there is none.
 
         Values are clamped to 0..1, scaled by 255 and truncated, not rounded: A1111's way.
         """
+        self._tiling.switch(tiling)
         images = self._decode(latents)
-        if self._dtype != torch.float32 and not _all_numbers(images) and _all_numbers(latents):
-            self._dtype = torch.float32
-            self._vae.float()
+        if self._overflows(latents, images):
+            self._to_fp32()
             images = self._decode(latents)
         return [_picture(image) for image in images]
 
-    def encode(self, pixels: Tensor) -> list[Tensor]:
-        """Encode pixels (n, 3, height, width) in -1..1 to n latents (channels, h, w), float32."""
-        sample = pixels.to(self._device, self._dtype).contiguous(memory_format=torch.channels_last)
+    def encode(self, pixels: Tensor, *, tiling: bool = False) -> list[Tensor | Exception]:
+        """Encode pixels (n, 3, height, width) in -1..1 to n latents (channels, h, w), float32, or an
+        EngineFailure where there is none.
+        """
+        self._tiling.switch(tiling)
+        latents = self._encode(pixels)
+        if self._overflows(pixels, latents):
+            self._to_fp32()
+            latents = self._encode(pixels)
+        return [latent if _all_numbers(latent) else EngineFailure(_NO_NUMBER) for latent in latents]
+
+    def _overflows(self, given: Tensor, result: Tensor) -> bool:
+        return self._dtype != torch.float32 and not _all_numbers(result) and _all_numbers(given)
+
+    def _to_fp32(self) -> None:
+        self._dtype = torch.float32
+        self._vae.float()
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        sample = pixels.to(self._device, self._dtype).contiguous(memory_format=self._encoder_order)
         (posterior,) = self._vae.encode(sample, return_dict=False)
         latents: Tensor = posterior.mode().float() * self._scale
-        return list(latents)
+        return latents
 
     def _decode(self, latents: Tensor) -> Tensor:
         scaled = latents.to(self._device, torch.float32) / self._scale
@@ -52,6 +83,13 @@ class Autoencoder:
         return result
 
 
+def _order_encoder(vae: nn.Module, order: torch.memory_format) -> None:
+    for name, parameter in vae.named_parameters():
+        if name.startswith(_ENCODER):
+            # A copy: strides of 1x1 kernels pass for either order, but kernels are chosen by them.
+            parameter.data = parameter.data.clone(memory_format=order)
+
+
 def _all_numbers(values: Tensor) -> bool:
     return bool(values.isfinite().all().item())
 
@@ -59,9 +97,7 @@ def _all_numbers(values: Tensor) -> bool:
 def _picture(image: Tensor) -> Picture | EngineFailure:
     """(3, height, width), -1..1, to bytes."""
     if not _all_numbers(image):
-        return EngineFailure(
-            "The networks' result is not a number: start the server with precision fp32 or bf16."
-        )
+        return EngineFailure(_NO_NUMBER)
     _, height, width = image.shape
     levels = ((image + 1) / 2).clamp(0, 1) * 255
     pixels = levels.to(torch.uint8).permute(1, 2, 0).contiguous().cpu()

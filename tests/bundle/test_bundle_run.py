@@ -78,7 +78,7 @@ def test_memory_full_while_loading(checkpoint: Write, monkeypatch: pytest.Monkey
 
 
 def raising(error: Exception) -> Callable[..., None]:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     return fail
@@ -119,7 +119,7 @@ def test_a_row_too_large_for_the_memory_fails_alone(
     path, _ = checkpoint("sd1")
     bundle = Bundle("cpu")
     x, t, conditionings = rows(2)
-    calls = [Predict(str(path), *row) for row in zip(x, t.tolist(), conditionings, strict=True)]
+    calls = [Predict(Model(str(path)), *row) for row in zip(x, t.tolist(), conditionings, strict=True)]
     with monkeypatch.context() as patch:
         patch.setattr(Network, "predict", raising(FULL))
         results = bundle.run(calls)
@@ -139,13 +139,13 @@ def test_rows_that_do_not_fit_fail_alone(checkpoint: Write) -> None:
     odd = [Conditioning(random(77, 9)), Conditioning(random(77, TEXT_WIDTH), random(7))]
     mixed = [conditionings[0], odd[0], conditionings[1], odd[1]]
     times = [t[0].item(), 0.0, t[1].item(), 0.0]
-    calls = [Predict(str(path), *row) for row in zip(x[[0, 2, 1, 3]], times, mixed, strict=True)]
+    calls = [Predict(Model(str(path)), *row) for row in zip(x[[0, 2, 1, 3]], times, mixed, strict=True)]
     first, bad, second, worse = bundle.run(calls)
     assert isinstance(first, Tensor)
     assert isinstance(second, Tensor)
     assert_close(torch.stack([first, second]), expected)
     assert [type(bad), type(worse)] == [EngineFailure, EngineFailure]
-    (channels,) = bundle.run([Predict(str(path), random(9, 8, 8), 0.0, conditionings[0])])
+    (channels,) = bundle.run([Predict(Model(str(path)), random(9, 8, 8), 0.0, conditionings[0])])
     assert isinstance(channels, EngineFailure)
 
 
