@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sdserver.calls import DeviceCall, Interrupted, Report, UseModel
+from sdserver.calls import DeviceCall, Interrupted, Report, Upscale, UseModel
 from sdserver.engine.batcher import Batcher, Pending
 from sdserver.engine.messages import BatchRan, FromEngine, Load, Loaded, LoadFailed, StopMode
 from sdserver.errors import EngineFailure, SdServerError
@@ -74,6 +74,7 @@ class Engine:
         self._max_running = max_running
         self._waiting: deque[Job | Load] = deque()
         self._running: dict[str, Running] = {}
+        self._parked: dict[str, list[DeviceCall]] = {}
         self._checkpoint: str | None = None
         self._told: str | None = None
 
@@ -111,6 +112,7 @@ class Engine:
         if running is None:
             return
         self._batcher.drop(job_id)
+        self._parked.pop(job_id, None)
         if mode == "drop":
             self._close(running)
             self._emit(Cancelled(job_id))
@@ -120,6 +122,8 @@ class Engine:
     def step(self) -> None:
         """Begin the jobs that may begin, then run one batch."""
         self._admit()
+        if not len(self._batcher):
+            self._unpark()
         batch = self._batcher.next_batch()
         if not batch:
             return
@@ -145,9 +149,10 @@ class Engine:
 
     def _admit(self) -> None:
         """Begin waiting jobs in order. Jobs of another checkpoint wait until the running ones end,
-        and nothing overtakes them: so checkpoints switch as seldom as the order allows.
+        and nothing overtakes them: so checkpoints switch as seldom as the order allows. For the same
+        reason none begins while calls are parked.
         """
-        while self._waiting and len(self._running) < self._max_running:
+        while self._waiting and len(self._running) < self._max_running and not self._parked:
             item = self._waiting[0]
             checkpoint = item.checkpoint if isinstance(item, Load) else item.model.checkpoint
             if checkpoint != self._checkpoint and self._running:
@@ -220,12 +225,33 @@ class Engine:
             calls = [wanted] if running.single else wanted
             running.answers = [None] * len(calls)
             running.missing = len(calls)
-            self._batcher.add(job_id, calls)
+            if _checkpoint_of(calls[0]) in (None, self._checkpoint):
+                self._batcher.add(job_id, calls)
+            else:
+                self._parked[job_id] = calls
+
+    def _unpark(self) -> None:
+        """Let the calls go on that wait for another checkpoint than the one on the device.
+
+        A refiner's or second pass's checkpoint comes in mid-job: the calls that it gets wait until no
+        program has any for the current one, so that not every batch switches. Those that wait longest
+        decide which one is next.
+        """
+        for job_id, calls in list(self._parked.items()):
+            if not len(self._batcher):
+                self._checkpoint = _checkpoint_of(calls[0])
+            if _checkpoint_of(calls[0]) == self._checkpoint:
+                self._batcher.add(job_id, self._parked.pop(job_id))
 
     def _close(self, running: Running) -> None:
         del self._running[running.job.id]
         with suppress(Exception):
             running.program.close()
+
+
+def _checkpoint_of(call: DeviceCall) -> str | None:
+    """The checkpoint that a call runs on, None if it needs none."""
+    return None if isinstance(call, Upscale) else call.model.checkpoint
 
 
 def _describe(error: object) -> tuple[str, str]:

@@ -33,12 +33,19 @@ class Used:
     """What turned out while the job ran and belongs into its infotext.
 
     Attributes:
-        embeddings: names of the textual inversions found in its prompts, in order.
+        embeddings: names of the textual inversions found in the first pass's prompts, in the
+            infotext's order, where one that several texts hold stands several times.
         inpainting: whether the checkpoint took mask and masked picture beside the latent.
+        refined: whether a refiner took over, in any pass.
+        skipped_uncond: whether `Guidance.min_uncond` left out the negative prompt at least once.
+        padded: whether contexts of different length met and `Guidance.padding` levelled them.
     """
 
     embeddings: tuple[str, ...] = ()
     inpainting: bool = False
+    refined: bool = False
+    skipped_uncond: bool = False
+    padded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

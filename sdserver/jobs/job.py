@@ -182,6 +182,8 @@ class Hires:
         upscaler_path: the network's file, empty for the others.
         model: what the second pass runs on, adapters of the hires prompt included.
         prompt: its steps are counted by `sampling.steps`.
+        conditioning_weight: as that of `Mask`: an inpainting checkpoint is shown the upscaled picture,
+            hidden so far.
     """
 
     size: Size
@@ -193,6 +195,7 @@ class Hires:
     sampling: Sampling
     start: Start
     refiner: Refiner | None = None
+    conditioning_weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +208,8 @@ class Mask:
         is_rounded: whether the latent mask's values are rounded to 0 and 1.
         content: what stands in the masked area at the start; "fill" is already done in the picture.
         conditioning_weight: for inpainting checkpoints, how far the picture behind the mask is hidden.
+        content_seed: of the noise that the content "latent noise" is; A1111 takes those of the first
+            batch for all batches.
     """
 
     pixels: bytes
@@ -212,6 +217,7 @@ class Mask:
     is_rounded: bool
     content: MaskedContent
     conditioning_weight: float = 1.0
+    content_seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,53 +1,62 @@
-"""Denoising: drives a sampler, asks the UNet for each evaluation, and guides what it says."""
+"""Denoising: drives a sampler and answers each of its evaluations."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from sdserver.calls import Call, Conditioning, DeviceCall, Interrupted, Predict, Report
-from sdserver.jobs.model import ModelFacts
-from sdserver.programs.conditioning import Conditionings
-from sdserver.sampling.guidance import combine
-from sdserver.sampling.plan import Plan
-from sdserver.sampling.prediction import c_in, to_denoised
-from sdserver.sampling.run import Evaluations
+from sdserver.calls import Call, DeviceCall, Interrupted, Report
+from sdserver.jobs.model import Model
+from sdserver.programs.guide import Guide
+from sdserver.programs.latent_masks import LatentMask
+from sdserver.programs.network import Network
+from sdserver.programs.refiner import Takeover
+from sdserver.sampling.run import AnyEvaluations
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Denoised:
-    """The latent that sampling ended with. `interrupted`: it ended early, on request."""
+    """What sampling ended with.
+
+    Attributes:
+        model: what it ended on: the refiner, if that took over.
+        evaluations: how many were done.
+        interrupted: it ended early, on request.
+    """
 
     latent: Tensor
+    model: Model
+    evaluations: int
     interrupted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
-    """The UNet as one pass of one job sees it.
+@dataclass(frozen=True, slots=True, eq=False)
+class Denoiser:
+    """Answers the evaluations of one pass.
 
     Attributes:
-        concat: what an inpainting checkpoint takes beside the latent, (5, h, w); None for others.
+        network: at the beginning.
+        takeover: of a refiner, None where there is none.
+        mask: what is kept of a picture, None where nothing is.
+        before: evaluations that earlier passes did.
+        total: evaluations in all passes, as far as known.
     """
 
-    model: ModelFacts
-    plan: Plan
-    conditionings: Conditionings
-    concat: Tensor | None = None
+    network: Network
+    guide: Guide
+    takeover: Takeover | None
+    mask: LatentMask | None
+    before: int
+    total: int
 
-    def predict(self, x: Tensor, sigma: float, conditioning: Conditioning) -> Predict:
-        """The call for one row at (x, sigma)."""
-        scaled = x * c_in(sigma)
-        if self.concat is not None:
-            scaled = torch.cat([scaled, self.concat])
-        return Predict(self.model.model, scaled, self.plan.timestep(sigma), conditioning)
+    def report(self, step: int) -> Report:
+        """That `step` evaluations of this pass are done."""
+        done = self.before + step
+        return Report(done, max(done, self.total))
 
 
-def denoise(
-    sampler: Evaluations, network: Network, cfg_scale: float
-) -> Generator[Call | list[DeviceCall], Any, Denoised]:
+def denoise(sampler: AnyEvaluations, denoiser: Denoiser) -> Generator[Call | list[DeviceCall], Any, Denoised]:
     """Run a sampler to its end. One evaluation is one call of the network per conditioning.
 
     On interruption the last denoised latent stands for the result, as in AUTOMATIC1111.
@@ -55,39 +64,26 @@ def denoise(
     Raises:
         Interrupted: before the first evaluation was done.
     """
+    guide, mask, network = denoiser.guide, denoiser.mask, denoiser.network
     latest: Tensor | None = None
-    evaluations = network.plan.evaluations
     step = 0
     try:
         x, sigma = next(sampler)
         while True:
-            latest = yield from guided(network, x, sigma, step, cfg_scale)
+            takeover = denoiser.takeover
+            if takeover is not None and takeover.is_due(network, sigma, step / network.plan.steps):
+                network = yield from takeover.take_over(network)
+            if mask is None:
+                guided = yield from guide.evaluate(network, x, sigma, step)
+            else:
+                guided = yield from mask.evaluate(guide, network, x, sigma, step)
+            latest = guided.denoised
             step += 1
-            yield Report(step, evaluations)
-            x, sigma = sampler.send(latest)
+            yield denoiser.report(step)
+            x, sigma = sampler.send(guided if network.plan.sampler.wants_uncond else latest)
     except StopIteration as end:
-        return Denoised(end.value, interrupted=False)
+        return Denoised(end.value, network.model.model, step, interrupted=False)
     except Interrupted:
         if latest is None:
             raise
-        return Denoised(latest, interrupted=True)
-
-
-def guided(
-    network: Network, x: Tensor, sigma: float, step: int, cfg_scale: float
-) -> Generator[list[DeviceCall], Any, Tensor]:
-    """The denoised latent at (x, sigma), under guidance.
-
-    Where the scale is 1 and there is one positive part, the negative part cancels out and is not run.
-    """
-    parts = network.conditionings.positives(step)
-    wanted: list[Conditioning] = [conditioning for _, conditioning in parts]
-    needs_uncond = cfg_scale != 1.0 or len(parts) > 1 or parts[0][0] != 1.0
-    if needs_uncond:
-        wanted.append(network.conditionings.uncond(step))
-    outputs: list[Tensor] = yield [network.predict(x, sigma, one) for one in wanted]
-    denoised = [to_denoised(network.model.prediction, x, output, sigma) for output in outputs]
-    if not needs_uncond:
-        return denoised[0]
-    weights = [weight for weight, _ in parts]
-    return combine(list(zip(denoised[:-1], weights, strict=True)), denoised[-1], cfg_scale)
+        return Denoised(latest, network.model.model, step, interrupted=True)

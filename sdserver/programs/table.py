@@ -1,7 +1,7 @@
 """Which program does which job."""
 
-from sdserver.errors import EngineFailure
 from sdserver.jobs.job import Img2Img, Job, Txt2Img
+from sdserver.programs.img2img import img2img
 from sdserver.programs.program import Program
 from sdserver.programs.txt2img import txt2img
 
@@ -12,4 +12,4 @@ def program_for(job: Job) -> Program:
         case Txt2Img():
             return txt2img(job)
         case Img2Img():
-            raise EngineFailure("Pictures from pictures are not served yet.")
+            return img2img(job)

@@ -1,46 +1,42 @@
 """A picture from text: the job, read top to bottom."""
 
-from collections.abc import Generator
-from typing import Any
+from dataclasses import replace
 
-import torch
-from torch import Tensor
-
-from sdserver.calls import Decode, Encode, UseModel
+from sdserver.calls import Decode, Interrupted, UseModel
 from sdserver.jobs.events import Picture
-from sdserver.jobs.job import Size, Txt2Img
+from sdserver.jobs.job import Txt2Img
 from sdserver.jobs.model import ModelFacts
-from sdserver.programs.conditioning import condition
-from sdserver.programs.denoise import Network, denoise
+from sdserver.programs.conditioning import Texts
+from sdserver.programs.findings import Findings
+from sdserver.programs.hires import second_pass
+from sdserver.programs.inpainting_input import all_to_paint
+from sdserver.programs.passes import Given, Pass, latent_shape, run_pass, wording
 from sdserver.programs.program import Outcome, Program
-from sdserver.sampling.noise import ImageNoise
 from sdserver.sampling.plan import make_plan
-
-CELL = 8
 
 
 def txt2img(job: Txt2Img) -> Program:
-    """Encode the prompt, denoise from the seed's noise, decode."""
+    """Encode the prompt, denoise from the seed's noise, once more enlarged if asked to, decode."""
     model: ModelFacts = yield UseModel(job.model)
-    plan = make_plan(job.sampling, model)
-    steps = job.sampling.steps * (2 if plan.sampler.second_order else 1)
-    conditionings = yield from condition(model.model, job.prompt, steps, job.size)
-    shape = (model.latent_channels, job.size.height // CELL, job.size.width // CELL)
-    concat = (yield from full_mask(model, job.size)) if model.inpainting else None
-    noise = ImageNoise(job.noise, shape, torch.device(model.device))
-    sampler = plan.start(noise.first() * plan.initial_scale, noise)
-    denoised = yield from denoise(
-        sampler, Network(model, plan, conditionings, concat), job.sampling.cfg_scale
+    findings, hires = Findings(inpainting=model.inpainting), job.hires
+    concat = (yield from all_to_paint(model, job.size)) if model.inpainting else None
+    first = Pass(
+        sampling=job.sampling,
+        start=None,
+        wording=wording(job.prompt, job.sampling, job.size, job.guidance),
+        guidance=job.guidance,
+        refiner=job.refiner,
+        noise=job.noise,
+        texts=Texts(),
+        findings=findings,
+        after=make_plan(hires.sampling, model, hires.start).evaluations if hires else 0,
     )
-    picture: Picture = yield Decode(model.model, denoised.latent)
-    return Outcome(picture, denoised.interrupted)
-
-
-def full_mask(model: ModelFacts, size: Size) -> Generator[Encode, Any, Tensor]:
-    """What an inpainting checkpoint takes beside the latent when all is to be painted, (5, h, w).
-
-    A mask of ones, and the latent of a picture of which nothing is given: grey, as AUTOMATIC1111 has it.
-    """
-    height, width = size.height // CELL * CELL, size.width // CELL * CELL
-    latent: Tensor = yield Encode(model.model, torch.zeros(3, height, width, device=model.device))
-    return torch.cat([torch.ones_like(latent[:1]), latent])
+    denoised = yield from run_pass(first, model, latent_shape(model, job.size), Given(concat=concat))
+    if hires and not denoised.interrupted:
+        try:
+            denoised = yield from second_pass(job, hires, model, denoised, first)
+        except Interrupted:
+            # It came before the second pass had anything to show: the first one's picture stands.
+            denoised = replace(denoised, interrupted=True)
+    picture: Picture = yield Decode(denoised.model, denoised.latent)
+    return Outcome(picture, denoised.interrupted, findings.used())

@@ -1,16 +1,20 @@
 """Whatever shares its batches, a job's picture is its solo picture, and it ends exactly once."""
 
+from dataclasses import replace
 from functools import cache
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from toy import ToyDevice, toy_job
+from toy import ToyDevice, toy_hires, toy_img2img, toy_job, toy_mask, toy_refiner
 
 from sdserver.engine.batcher import Batcher
 from sdserver.engine.engine import Engine
 from sdserver.jobs.events import Cancelled, Failed, Finished, Started
+from sdserver.jobs.model import Model
 from sdserver.programs.table import program_for
+
+INPAINTING = Model("/models/inpainting.safetensors")
 
 PLANS = st.tuples(
     st.sampled_from(["Euler", "Euler a", "Heun", "DPM++ 2M", "DPM++ 2M SDE", "DPM++ SDE", "DDIM", "LCM"]),
@@ -20,14 +24,25 @@ PLANS = st.tuples(
     st.sampled_from(["a toy", "[a|b] toy", "one AND two :0.5", "a fault"]),
     st.sampled_from([64, 128]),
     st.integers(0, 3),
+    st.sampled_from(["txt2img", "refined", "hires", "hires picture", "img2img", "inpaint", "noise"]),
 )
 
 
 def job_of(job_id, plan):
-    sampler, schedule, steps, cfg, text, size, seed = plan
-    return toy_job(
+    sampler, schedule, steps, cfg, text, size, seed, kind = plan
+    job = toy_job(
         job_id, sampler=sampler, schedule=schedule, steps=steps, cfg=cfg, text=text, size=size, seed=seed
     )
+    kinds = {
+        "txt2img": lambda: job,
+        "refined": lambda: replace(job, refiner=toy_refiner(0.5)),
+        "hires": lambda: toy_hires(job, refiner=toy_refiner(0.6)),
+        "hires picture": lambda: toy_hires(job, upscaler="Net", path="/models/net.pth", scale=1.5),
+        "img2img": lambda: toy_img2img(job, strength=0.3 + seed / 5),
+        "inpaint": lambda: toy_img2img(replace(job, model=INPAINTING), mask=toy_mask(size)),
+        "noise": lambda: toy_img2img(job, mask=toy_mask(size, "latent noise")),
+    }
+    return kinds[kind]()
 
 
 @cache

@@ -1,7 +1,9 @@
 """The engine over the toy device: what programs are sent, what becomes of faults and stops."""
 
+from dataclasses import replace
+
 import pytest
-from toy import CHECKPOINT, ToyDevice, toy_job
+from toy import CHECKPOINT, ToyDevice, toy_hires, toy_img2img, toy_job, toy_refiner
 
 from sdserver.engine.batcher import Batcher
 from sdserver.engine.engine import Engine
@@ -13,8 +15,8 @@ TERMINAL = (Finished, Failed, Cancelled)
 
 
 class Bench:
-    def __init__(self, max_running=16, rows=16):
-        self.device = ToyDevice()
+    def __init__(self, max_running=16, rows=16, device=None):
+        self.device = device or ToyDevice()
         self.events = []
         self.engine = Engine(
             self.device, program_for, Batcher(lambda _: rows), self.events.append, max_running
@@ -175,3 +177,77 @@ def test_a_checkpoint_that_cannot_be_loaded_fails_the_job():
     bench.engine.submit(toy_job("a", checkpoint="/models/bad"))
     bench.finish()
     assert bench.end_of("a").error == "UnreadableCheckpoint"
+
+
+class SwitchingDevice(ToyDevice):
+    """Notes the checkpoint of each batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.order = []
+
+    def run(self, calls):
+        checkpoint = calls[0].model.checkpoint
+        if self.order[-1:] != [checkpoint]:
+            self.order.append(checkpoint)
+        return super().run(calls)
+
+
+def switching_bench(jobs):
+    bench = Bench(device=SwitchingDevice())
+    for job in jobs:
+        bench.engine.submit(job)
+    return bench
+
+
+def step_until_parked(bench):
+    """Until the refined job has done the two evaluations that its own checkpoint does."""
+    while [event.job for event in bench.of(Progress)].count("refined") < 2:
+        bench.engine.step()
+
+
+REFINER = toy_refiner(0.5).model.checkpoint
+
+
+def test_refined_jobs_switch_together():
+    jobs = [replace(toy_job(f"j{k}", steps=4 + k, seed=k), refiner=toy_refiner(0.5)) for k in range(5)]
+    bench = switching_bench([*jobs, toy_job("plain", steps=20)]).finish()
+    assert bench.device.order == [CHECKPOINT, REFINER]
+    assert len(bench.of(Finished)) == 6
+
+
+def test_nothing_begins_while_calls_are_parked_so_that_their_checkpoint_comes():
+    refined = replace(toy_job("refined", steps=4), refiner=toy_refiner(0.5))
+    bench = switching_bench([refined, toy_job("mate", steps=20)])
+    step_until_parked(bench)
+    for k in range(3):
+        bench.engine.submit(toy_job(f"late{k}", steps=20))
+    bench.finish()
+    assert bench.device.order == [CHECKPOINT, REFINER, CHECKPOINT]
+    ends = [event.job for event in bench.of(Finished)]
+    assert ends[:2] == ["mate", "refined"]
+    assert len(ends) == 5
+
+
+@pytest.mark.parametrize("mode", ["interrupt", "drop"])
+def test_parked_jobs_can_be_stopped(mode):
+    refined = replace(toy_job("refined", steps=4), refiner=toy_refiner(0.5))
+    bench = switching_bench([refined, toy_job("mate", steps=20)])
+    step_until_parked(bench)
+    bench.engine.stop("refined", mode)
+    bench.finish()
+    assert isinstance(bench.end_of("refined"), Finished if mode == "interrupt" else Cancelled)
+    assert isinstance(bench.end_of("mate"), Finished)
+    assert REFINER not in bench.device.order
+
+
+def test_all_kinds_of_jobs_share_batches():
+    bench = Bench()
+    plain = toy_job("a", steps=5, size=128)
+    bench.engine.submit(plain)
+    bench.engine.submit(toy_img2img(replace(plain, id="b"), strength=0.99))
+    bench.engine.submit(toy_hires(toy_job("c", steps=5)))
+    bench.finish()
+    rows = [ran.rows for ran in bench.of(BatchRan) if ran.kind == "predict"]
+    assert max(rows) == 4
+    assert [(event.step, event.steps) for event in bench.of(Progress) if event.job == "c"][-1] == (10, 10)

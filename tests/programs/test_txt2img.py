@@ -4,28 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from driving import after_reports, drive, interrupt, of
 from toy import ALPHAS, ToyDevice, toy_job
 
 from sdserver.calls import Decode, Encode, EncodeText, Interrupted, Predict, Report, UseModel
 from sdserver.jobs.model import ModelFacts
 from sdserver.programs.txt2img import txt2img
-
-
-def drive(program, answer):
-    """Run a program to its end; returns its outcome and every call, lists flattened."""
-    calls, wanted = [], next(program)
-    try:
-        while True:
-            batch = wanted if isinstance(wanted, list) else [wanted]
-            calls += batch
-            results = [answer(call) for call in batch]
-            wanted = program.send(results if isinstance(wanted, list) else results[0])
-    except StopIteration as end:
-        return end.value, calls
-
-
-def of(calls, kind):
-    return [call for call in calls if isinstance(call, kind)]
 
 
 def test_a_job_is_encode_predict_decode():
@@ -87,17 +71,10 @@ def test_an_inpainting_checkpoint_is_told_that_all_is_to_be_painted():
 
 @pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M", "DDIM"])
 def test_interruption_keeps_the_last_denoised_latent(sampler):
-    toy, program = ToyDevice(), txt2img(toy_job("a", steps=8, sampler=sampler))
-    wanted, reports = next(program), 0
-    while reports < 3:
-        reports += isinstance(wanted, Report)
-        answers = [toy.answer(call) for call in wanted] if isinstance(wanted, list) else toy.answer(wanted)
-        wanted = program.send(answers)
-    wanted = program.throw(Interrupted())
-    assert isinstance(wanted, Decode)
-    with pytest.raises(StopIteration) as end:
-        program.send(toy.answer(wanted))
-    assert end.value.value.interrupted
+    program = txt2img(toy_job("a", steps=8, sampler=sampler))
+    outcome, calls = interrupt(program, ToyDevice().answer, after_reports(3))
+    assert [type(call) for call in calls] == [Decode]
+    assert outcome.interrupted
 
 
 def test_interruption_before_the_first_step_ends_the_program():

@@ -216,7 +216,7 @@ def request(method: str, url: str, **arguments: Any) -> requests.Response:
     """A request over a connection of its own, past any proxy."""
     with requests.Session() as session:
         session.trust_env = False
-        return session.request(method, url, timeout=PATIENCE, **arguments)
+        return session.request(method, url, **({"timeout": PATIENCE} | arguments))
 
 
 def together(work: Sequence[Callable[[], Answer]]) -> list[Answer]:

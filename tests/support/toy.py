@@ -6,10 +6,21 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from sdserver.calls import Conditioning, Decode, EncodeText, Predict, UseModel
+from sdserver.calls import Conditioning, Decode, Encode, EncodeText, Predict, Upscale, UseModel
 from sdserver.errors import OutOfMemory, UnreadableCheckpoint
 from sdserver.jobs.events import Picture
-from sdserver.jobs.job import Noise, Prompt, Sampling, Size, Txt2Img
+from sdserver.jobs.job import (
+    Hires,
+    Img2Img,
+    Mask,
+    Noise,
+    Prompt,
+    Refiner,
+    Sampling,
+    Size,
+    Start,
+    Txt2Img,
+)
 from sdserver.jobs.model import Model, ModelFacts
 
 BETAS = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
@@ -35,25 +46,55 @@ class ToyDevice:
     def answer(self, call):
         match call:
             case UseModel(model):
-                checkpoint = model.checkpoint
-                self.loads.append(checkpoint)
-                if "bad" in checkpoint:
-                    return UnreadableCheckpoint("The file is cut short.")
-                return ModelFacts(model, "sd1", "epsilon", 4, ALPHAS, False)
-            case EncodeText(text=text):
-                if "fault" in text:
-                    return OutOfMemory("No memory for this text.")
-                level = sum(map(ord, text)) % 97 / 97
-                return Conditioning(torch.full((77, 2), level, dtype=torch.float64))
-            case Predict(x=x, timestep=timestep, conditioning=conditioning):
-                wave = math.sin(timestep / 100) + conditioning.context.mean().item()
-                return torch.tanh(x.double() * (0.5 + wave / 4) + wave).float()
+                return self.facts(model)
+            case EncodeText(model=model, text=text):
+                return conditioning(model, text)
+            case Predict(x=x, timestep=timestep, conditioning=given):
+                return prediction(x, timestep, given.context.mean().item())
+            case Encode(pixels=pixels):
+                cells = torch.nn.functional.avg_pool2d(pixels.double(), 8)
+                return torch.cat([cells, cells.mean(0, keepdim=True)]).float()
             case Decode(latent=latent):
-                flat = (
-                    (latent[:3] * 64).remainder(256).floor().to(torch.uint8)
-                )  # wraps, so small differences show
-                height, width = flat.shape[1:]
-                return Picture(width, height, flat.permute(1, 2, 0).contiguous().numpy().tobytes())
+                return decoded(latent)
+            case Upscale(picture=picture):
+                return enlarged(picture)
+
+    def facts(self, model):
+        self.loads.append(model.checkpoint)
+        if "bad" in model.checkpoint:
+            return UnreadableCheckpoint("The file is cut short.")
+        return ModelFacts(model, "sd1", "epsilon", 4, ALPHAS, "inpainting" in model.checkpoint)
+
+
+def conditioning(model, text):
+    """Differs by text and checkpoint; as long as BREAK says; words that begin with `emb` are embeddings."""
+    if "fault" in text:
+        return OutOfMemory("No memory for this text.")
+    level = sum(map(ord, text + model.checkpoint)) % 97 / 97
+    names = tuple(word for word in text.split() if word.startswith("emb"))
+    context = torch.full((77 * (text.count("BREAK") + 1), 2), level, dtype=torch.float64)
+    return Conditioning(context, embeddings=names)
+
+
+def prediction(x, timestep, level):
+    """Of all channels, those of an inpainting checkpoint included."""
+    wave = math.sin(timestep / 100) + level
+    beside = x[4:].double().mean() if len(x) > 4 else 0.0
+    return torch.tanh(x[:4].double() * (0.5 + wave / 4) + wave + beside).float()
+
+
+def decoded(latent):
+    """A pixel a cell; the levels wrap, so that small differences show."""
+    flat = (latent[:3] * 64).remainder(256).floor().to(torch.uint8)
+    height, width = flat.shape[1:]
+    return Picture(width, height, flat.permute(1, 2, 0).contiguous().numpy().tobytes())
+
+
+def enlarged(picture):
+    """Every pixel four times as wide and high."""
+    rows = np.frombuffer(picture.pixels, np.uint8).reshape(picture.height, picture.width, 3)
+    large = rows.repeat(4, axis=0).repeat(4, axis=1)
+    return Picture(large.shape[1], large.shape[0], large.tobytes())
 
 
 JOB = Txt2Img(
@@ -87,3 +128,56 @@ def toy_job(
         noise=replace(JOB.noise, seed=seed, subseed=seed),
         sampling=replace(JOB.sampling, sampler=sampler, schedule=schedule, steps=steps, cfg_scale=cfg),
     )
+
+
+def toy_hires(job, *, upscaler="Latent", path="", scale=2, strength=0.6, model=None, **changes):
+    """The job with a second pass; `changes` are those of `Hires`' other fields."""
+    size = Size(int(job.size.width * scale), int(job.size.height * scale))
+    hires = Hires(
+        size,
+        size,
+        upscaler,
+        path,
+        model or job.model,
+        job.prompt,
+        job.sampling,
+        Start(strength, exact_steps=True),
+    )
+    return replace(job, hires=replace(hires, **changes))
+
+
+def toy_picture(width, height, seed=1):
+    """Colours without a pattern."""
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Picture(width, height, values.tobytes())
+
+
+def toy_img2img(job, *, strength=0.6, mask=None, init=None, **changes):
+    """The same asked of img2img; `changes` are those of `Img2Img`'s other fields."""
+    init = init or toy_picture(job.size.width, job.size.height, job.noise.seed)
+    start = changes.pop("start", Start(strength, exact_steps=False))
+    return Img2Img(
+        job.id,
+        job.model,
+        job.prompt,
+        job.size,
+        job.noise,
+        job.sampling,
+        start,
+        init,
+        mask=mask,
+        guidance=job.guidance,
+        refiner=job.refiner,
+        **changes,
+    )
+
+
+def toy_mask(size, content="original", *, is_rounded=True, left=255, weight=1.0):
+    """Paints the left half of a square, by `left` of 255."""
+    row = bytes([left] * (size // 2) + [0] * (size // 2))
+    cells = bytes([left] * (size // 16) + [0] * (size // 16))
+    return Mask(row * size, cells * (size // 8), is_rounded, content, weight)
+
+
+def toy_refiner(switch_at, *, by_steps=False):
+    return Refiner(Model("/models/refiner.safetensors"), switch_at, by_steps)

@@ -1,0 +1,66 @@
+"""A picture from a picture and text: the job, read top to bottom."""
+
+from collections.abc import Generator
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from sdserver.calls import Decode, Encode, UseModel
+from sdserver.errors import EngineFailure
+from sdserver.jobs.events import Picture
+from sdserver.jobs.job import Img2Img, Size
+from sdserver.jobs.model import ModelFacts
+from sdserver.programs.conditioning import Texts
+from sdserver.programs.findings import Findings
+from sdserver.programs.inpainting_input import all_to_paint, masked_picture
+from sdserver.programs.latent_masks import latent_mask
+from sdserver.programs.passes import Given, Pass, latent_shape, run_pass, wording
+from sdserver.programs.pixels import to_pixels, to_plane
+from sdserver.programs.program import Outcome, Program
+
+
+def img2img(job: Img2Img) -> Program:
+    """Encode picture and prompt, denoise from their latent and the seed's noise, decode."""
+    model: ModelFacts = yield UseModel(job.model)
+    findings = Findings(inpainting=model.inpainting)
+    pixels = to_pixels(job.init, model.device)
+    latent: Tensor = yield Encode(model.model, pixels)
+    shape = latent_shape(model, job.size)
+    if job.resize_latent:
+        latent = interpolate(latent[None], size=shape[1:], mode="bilinear")[0]
+    mask = None
+    if job.mask is not None:
+        mask = latent_mask(job.mask, latent, job.noise)
+        latent = mask.kept
+    concat = (yield from beside_the_latent(job, model, pixels)) if model.inpainting else None
+    only = Pass(
+        sampling=job.sampling,
+        start=job.start,
+        wording=wording(job.prompt, job.sampling, job.size, job.guidance),
+        guidance=job.guidance,
+        refiner=job.refiner,
+        noise=job.noise,
+        texts=Texts(),
+        findings=findings,
+    )
+    denoised = yield from run_pass(only, model, shape, Given(latent, mask, concat))
+    result = denoised.latent if mask is None else mask.blend(denoised.latent)
+    picture: Picture = yield Decode(denoised.model, result)
+    return Outcome(picture, denoised.interrupted, findings.used())
+
+
+def beside_the_latent(job: Img2Img, model: ModelFacts, pixels: Tensor) -> Generator[Encode, Any, Tensor]:
+    """What an inpainting checkpoint takes beside the latent, (5, h, w).
+
+    Raises:
+        EngineFailure: the latent is resized, but such a checkpoint needs the picture in its size.
+    """
+    if job.resize_latent:
+        raise EngineFailure("An inpainting checkpoint cannot resize latents: choose another resize mode.")
+    if job.mask is None:
+        return (yield from all_to_paint(model, Size(job.init.width, job.init.height)))
+    mask = to_plane(job.mask.pixels, job.init.width, job.init.height, model.device)
+    if job.mask.is_rounded:
+        mask = mask.round()
+    return (yield from masked_picture(model, pixels, mask, job.mask.conditioning_weight))
