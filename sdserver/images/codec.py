@@ -9,6 +9,7 @@ from PIL import Image
 from PIL.ExifTags import IFD
 from PIL.PngImagePlugin import PngInfo
 
+from sdserver.images.pictures import to_image
 from sdserver.jobs.events import Picture
 
 PictureFormat = Literal["png", "jpg", "jpeg", "webp"]
@@ -22,7 +23,7 @@ MAX_JPEG_COMMENT_BYTES = 65_000
 
 
 def encode(
-    picture: Picture,
+    picture: Picture | Image.Image,
     picture_format: PictureFormat,
     infotext: str | None = None,
     *,
@@ -32,7 +33,7 @@ def encode(
     """Encode a picture as a file of the given format.
 
     Args:
-        picture: the RGB bytes.
+        picture: a job's, or an image; transparency is kept in PNG alone.
         picture_format: jpg and jpeg are the same.
         infotext: written as the text chunk `parameters` (PNG: tEXt where Latin-1 holds it, else iTXt)
             or as the EXIF UserComment in UTF-16BE (JPEG and WebP), as AUTOMATIC1111 does; None for none.
@@ -40,7 +41,9 @@ def encode(
         quality: 1 to 100, for JPEG and WebP.
         lossless: for WebP alone.
     """
-    image = Image.frombytes("RGB", (picture.width, picture.height), picture.pixels)
+    image = to_image(picture) if isinstance(picture, Picture) else picture
+    if picture_format != "png":
+        image = image.convert("RGB")
     buffer = io.BytesIO()
     match picture_format:
         case "png":

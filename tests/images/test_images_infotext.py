@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdserver.images.infotext import InfoValue, quote, render, split, unquote
-from sdserver.images.infotext_reader import read
+from sdserver.images.infotext_reader import Reading, read, take_styles
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "goldens/images/infotext.json").read_text())
 
@@ -77,3 +77,55 @@ def test_split_inverts_render(prompt: str, negative: str, extra: dict[str, str])
         found
         == {"Steps": "20", "Sampler": "Euler", "Size-1": "512", "Size-2": "768", "Version": "v1.10.1"} | extra
     )
+
+
+class Style:
+    """A template."""
+
+    def __init__(self, name: str, prompt: str, negative_prompt: str = "") -> None:
+        self.name, self.prompt, self.negative_prompt = name, prompt, negative_prompt
+
+
+STYLES = (Style("Wrap", "best {prompt} ever", "bad"), Style("End", "watercolor"), Style("Empty", ""))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "negative", "expected"),
+    [
+        ("a cat", "", ([], "a cat", "")),
+        ("a cat, watercolor", "", (["End"], "a cat", "")),
+        ("watercolor", "", (["End"], "", "")),
+        ("best a cat ever", "ugly, bad", (["Wrap"], "a cat", "ugly")),
+        ("best a cat ever", "ugly", ([], "best a cat ever", "ugly")),
+        ("best a cat ever, watercolor", "bad", (["Wrap", "End"], "a cat", "")),
+        ("best a cat, watercolor ever", "bad", (["End", "Wrap"], "a cat", "")),
+        ("best ever", "bad", ([], "best ever", "bad")),
+    ],
+)
+def test_styles_are_taken_out_in_the_order_they_were_applied(
+    prompt: str, negative: str, expected: tuple[list[str], str, str]
+) -> None:
+    assert take_styles(prompt, negative, STYLES) == expected
+
+
+def test_templates_with_two_places_fit_nothing() -> None:
+    styles = (Style("Twice", "{prompt} and {prompt}"),)
+    assert take_styles("a and a", "", styles) == ([], "a and a", "")
+
+
+HIRES = 'a cat, watercolor\nSteps: 1, Seed: 2, Sampler: Euler, Hires prompt: "{}", Version: {}'
+
+
+def test_styles_of_the_hires_prompt_must_be_the_same() -> None:
+    same = read(HIRES.format("a dog, watercolor", "v1.10.1"), Reading(styles=STYLES))
+    assert (same["Prompt"], same["Hires prompt"], same["Styles array"]) == ("a cat", "a dog", ["End"])
+    other = read(HIRES.format("a dog, ink", "v1.10.1"), Reading(styles=STYLES))
+    assert (other["Prompt"], other["Hires prompt"]) == ("a cat, watercolor", "a dog, ink")
+    assert "Styles array" not in other
+    old = read(HIRES.format("a dog, ink", "v1.7.0"), Reading(styles=STYLES))
+    assert (old["Prompt"], old["Hires prompt"]) == ("a cat", "a dog, ink")
+
+
+def test_a_hypernetwork_of_old_texts_becomes_a_tag() -> None:
+    text = "a cat\nSteps: 1, Seed: 2, Sampler: Euler, Hypernet: h, Hypernet strength: 0.5"
+    assert read(text)["Prompt"] == "a cat<hypernet:h:0.5>"

@@ -1,0 +1,65 @@
+"""What is done to a picture after it was painted: the counterpart of `images.img2img`."""
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+from sdserver.images.colour import Levels, correct
+from sdserver.images.masks import Box
+from sdserver.images.overlay import composite, lay_over, paste_back
+from sdserver.images.pictures import to_image, to_picture
+from sdserver.jobs.events import Picture
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finish:
+    """How a painted picture becomes the answer.
+
+    Attributes:
+        colours: of the initial picture, in Lab, if the result is to have them.
+        overlay: RGBA: what is laid upon the result, None for nothing.
+        region: of the overlay: where the result belongs. It is not pasted there without an overlay.
+        mask: L, of the size of the overlay: AUTOMATIC1111's mask for overlays, None without a mask.
+    """
+
+    colours: Levels | None = None
+    overlay: Image.Image | None = None
+    region: Box | None = None
+    mask: Image.Image | None = None
+
+    def apply(self, picture: Picture) -> Picture:
+        """Correct the colours, put the picture where it belongs and the untouched rest upon it."""
+        if self.colours is None and self.overlay is None:
+            return picture
+        return to_picture(self._covered(self._placed(self._corrected(to_image(picture)))))
+
+    def apply_without_correction(self, picture: Picture) -> Picture:
+        """`apply` without the colour correction, for `save_images_before_color_correction`."""
+        return to_picture(self._covered(self._placed(to_image(picture))))
+
+    def mask_picture(self) -> Picture | None:
+        """The mask, for `save_mask` and `return_mask`; None without a mask."""
+        return None if self.mask is None else to_picture(self.mask)
+
+    def mask_composite(self, picture: Picture) -> Image.Image | None:
+        """The painted picture with all that is not masked transparent, RGBA; None without a mask.
+
+        For `save_mask_composite` and `return_mask_composite`.
+
+        Args:
+            picture: as it was painted, before `apply`.
+        """
+        if self.mask is None:
+            return None
+        return composite(self._placed(self._corrected(to_image(picture))), self.mask)
+
+    def _corrected(self, image: Image.Image) -> Image.Image:
+        return image if self.colours is None else correct(image, self.colours)
+
+    def _placed(self, image: Image.Image) -> Image.Image:
+        if self.overlay is None or self.region is None:
+            return image
+        return paste_back(image, self.region, self.overlay.size)
+
+    def _covered(self, image: Image.Image) -> Image.Image:
+        return image if self.overlay is None else lay_over(image, self.overlay)

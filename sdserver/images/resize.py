@@ -1,0 +1,59 @@
+"""AUTOMATIC1111's ways to bring a picture to a size.
+
+Mode 0 stretches, 1 covers the size and cuts what stands over, every other fits the picture in and
+smears its edges over the rest. (Mode 3 resizes the latent instead; where a picture has to have the
+size all the same, it is fitted in.) The mode of the picture is kept.
+"""
+
+from PIL import Image
+
+STRETCH, COVER, FIT, LATENT = range(4)
+
+
+def resize(image: Image.Image, mode: int, width: int, height: int) -> Image.Image:
+    """The picture at the size, by Lanczos."""
+    if mode == STRETCH:
+        return scaled(image, width, height)
+    inner = _inner_size(image, mode, width, height)
+    fitted = scaled(image, *inner)
+    # Both halves are rounded on their own: an odd rest leaves a line of black, as in AUTOMATIC1111.
+    left, top = width // 2 - inner[0] // 2, height // 2 - inner[1] // 2
+    result = Image.new(image.mode, (width, height))
+    result.paste(fitted, (left, top))
+    if mode != COVER:
+        _smear(result, fitted, left, top)
+    return result
+
+
+def scaled(
+    image: Image.Image, width: int, height: int, resampling: Image.Resampling = Image.Resampling.LANCZOS
+) -> Image.Image:
+    """The picture stretched to the size, first in width, then in height.
+
+    Values are rounded and cut off between the two. Pillow's own order depends on its version and the
+    sizes, and a different order differs by several levels at edges.
+    """
+    return image.resize((width, image.height), resampling).resize((width, height), resampling)
+
+
+def _inner_size(image: Image.Image, mode: int, width: int, height: int) -> tuple[int, int]:
+    """The size that covers `width` and `height` or fits in, at the picture's proportions."""
+    is_wider = width / height > image.width / image.height
+    if is_wider == (mode == COVER):
+        return width, max(1, image.height * width // image.width)
+    return max(1, image.width * height // image.height), height
+
+
+def _smear(result: Image.Image, fitted: Image.Image, left: int, top: int) -> None:
+    """Stretch the outermost rows or columns of `fitted` over the bars beside it."""
+    width, height = result.size
+    if fitted.width == width and fitted.height < height and top > 0:
+        above = fitted.resize((width, top), box=(0, 0, width, 0))
+        below = fitted.resize((width, top), box=(0, fitted.height, width, fitted.height))
+        result.paste(above, (0, 0))
+        result.paste(below, (0, top + fitted.height))
+    elif fitted.width < width and left > 0:
+        before = fitted.resize((left, height), box=(0, 0, 0, height))
+        after = fitted.resize((left, height), box=(fitted.width, 0, fitted.width, height))
+        result.paste(before, (0, 0))
+        result.paste(after, (left + fitted.width, 0))
