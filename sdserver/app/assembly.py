@@ -11,6 +11,7 @@ from sdserver.api.middleware import OnRequest
 from sdserver.api.options import CHECKPOINT, CHECKPOINT_HASH, Options
 from sdserver.api.server import create_app
 from sdserver.catalog.catalog import Catalog
+from sdserver.catalog.networks import NetworkFolders, Networks
 from sdserver.engine.client import EngineClient
 from sdserver.errors import CheckpointError, UnknownCheckpoint
 from sdserver.ops.downloads.fetch import fetch
@@ -30,6 +31,9 @@ class Assembly:
     Args:
         settings: resolved start-up settings.
         environ: where tokens for downloads are found.
+
+    Raises:
+        CheckpointError: --vae-path names a file that is not there.
     """
 
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
@@ -38,6 +42,7 @@ class Assembly:
         self._folder = settings.models_dir / "Stable-diffusion"
         self._catalog = self._scan([settings.checkpoint] if settings.checkpoint else [])
         self._options = Options(settings.data_dir / "config.json")
+        self._networks = networks_of(settings)
 
     def choose(self) -> Path:
         """The checkpoint to start with where none is to be downloaded.
@@ -129,6 +134,36 @@ class Assembly:
             request_timeout=settings.request_timeout,
             flags=cmd_flags(settings),
             styles=read_styles(settings.data_dir / "styles.csv"),
+            a1111_quirks=settings.a1111_quirks,
         )
         pages = [*([] if settings.nowebui else page_routes()), *documentation_routes()]
-        return create_app(config, client, self._catalog, self._options, on_request, pages)
+        return create_app(config, client, self._catalog, self._networks, self._options, on_request, pages)
+
+
+def networks_of(settings: Settings) -> Networks:
+    """The files beside the checkpoints, in A1111's folders and those that its flags name.
+
+    Raises:
+        CheckpointError: --vae-path names a file that is not there.
+    """
+    if settings.vae_path is not None and not settings.vae_path.is_file():
+        raise CheckpointError(f"{settings.vae_path} does not exist; check --vae-path.")
+    models, data = settings.models_dir, settings.data_dir
+    embeddings = (
+        [settings.embeddings_dir] if settings.embeddings_dir else [models / "embeddings", data / "embeddings"]
+    )
+    folders = NetworkFolders(
+        lora=(settings.lora_dir or models / "Lora", settings.lyco_dir_backcompat or models / "LyCORIS"),
+        embeddings=embeddings,
+        hypernetworks=(settings.hypernetwork_dir or models / "hypernetworks",),
+        esrgan=_given(models / "ESRGAN", settings.esrgan_models_path),
+        real_esrgan=_given(models / "RealESRGAN", settings.realesrgan_models_path),
+        vae=_given(models / "VAE", settings.vae_dir),
+        beside_checkpoints=_given(models / "Stable-diffusion", settings.ckpt_dir),
+        vae_path=settings.vae_path,
+    )
+    return Networks(folders, data / ".cache" / "network-hashes.json", allow_pickle=settings.allow_pickle)
+
+
+def _given(*places: Path | None) -> tuple[Path, ...]:
+    return tuple(place for place in places if place is not None)

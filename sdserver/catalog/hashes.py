@@ -1,4 +1,4 @@
-"""sha256 of checkpoint files, remembered by path, time of change and size."""
+"""sha256 of model files, remembered by path, time of change and size."""
 
 import hashlib
 import json
@@ -10,12 +10,16 @@ import threading
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 log = logging.getLogger(__name__)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SAMPLE_START, _SAMPLE_LENGTH = 0x100000, 0x10000
+_LENGTH_BYTES = 8
+
+Part = Literal["file", "tensors"]
+"""What of a file is hashed: all, or of a safetensors file only what stands behind its header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +45,28 @@ class HashCache:
         self._hashing = threading.Lock()
         self._entries = _read(path)
 
-    def known(self, file: Path) -> str | None:
+    def known(self, file: Path, part: Part = "file") -> str | None:
         """The file's sha256 if it was computed before and the file is unchanged since."""
         status = file.stat()
         with self._lock:
-            entry = self._entries.get(str(file))
+            entry = self._entries.get(_key(file, part))
         if entry is None or (entry.mtime_ns, entry.size) != (status.st_mtime_ns, status.st_size):
             return None
         return entry.sha256
 
-    def compute(self, file: Path) -> str:
+    def compute(self, file: Path, part: Part = "file") -> str:
         """The file's sha256: read once (seconds for gigabytes), then remembered. Raises OSError."""
         with self._hashing:
-            remembered = self.known(file)
+            remembered = self.known(file, part)
             if remembered is not None:
                 return remembered
             status = file.stat()
             with file.open("rb") as stream:
+                if part == "tensors":
+                    _skip_header(stream)
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             with self._lock:
-                self._entries[str(file)] = _Entry(status.st_mtime_ns, status.st_size, digest)
+                self._entries[_key(file, part)] = _Entry(status.st_mtime_ns, status.st_size, digest)
                 entries = dict(self._entries)
             _write(self._path, entries)
             return digest
@@ -71,6 +77,17 @@ def old_hash(file: Path) -> str:
     with file.open("rb") as stream:
         stream.seek(_SAMPLE_START)
         return hashlib.sha256(stream.read(_SAMPLE_LENGTH)).hexdigest()[:8]
+
+
+def _key(file: Path, part: Part) -> str:
+    return str(file) if part == "file" else f"{part}:{file}"
+
+
+def _skip_header(stream: BinaryIO) -> None:
+    """Go to where a safetensors file's tensors begin; one that has no such place has none."""
+    length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(min(_LENGTH_BYTES + length, size))
 
 
 def _read(path: Path) -> dict[str, _Entry]:

@@ -58,7 +58,6 @@ _PRECISION = "--precision sets the number format of all networks"
 _FACES = "faces are not restored"
 _UPSCALER = "such upscalers are not used"
 _PLACE = "this file's place is fixed"
-_LAYOUT = "such files are not used by this version"
 
 _SERVING = (
     _same("listen", 0),
@@ -104,10 +103,10 @@ _MODELS = (
         (("allow_pickle", "true"),),
         "means --allow-pickle; they are still read safely.",
     ),
-    _none("vae-dir", _LAYOUT, 1),
-    _none("vae-path", "the checkpoint's own VAE is used", 1),
-    _none("embeddings-dir", _LAYOUT, 1),
-    _none("hypernetwork-dir", _LAYOUT, 1),
+    _same("vae-dir"),
+    _same("vae-path"),
+    _same("embeddings-dir"),
+    _same("hypernetwork-dir"),
     _none("textual-inversion-templates-dir", "this server does not train", 1),
     _none("localizations-dir", _PAGE, 1),
     _none("gfpgan-dir", _FACES, 1),
@@ -115,9 +114,9 @@ _MODELS = (
     _none("gfpgan-models-path", _FACES, 1),
     _none("codeformer-models-path", _FACES, 1),
     _none("unload-gfpgan", _OLD),
-    _none("esrgan-models-path", _LAYOUT, 1),
+    _same("esrgan-models-path"),
     _none("bsrgan-models-path", _UPSCALER, 1),
-    _none("realesrgan-models-path", _UPSCALER, 1),
+    _same("realesrgan-models-path"),
     _none("dat-models-path", _UPSCALER, 1),
     _none("clip-models-path", "pictures are not captioned", 1),
     _none("skip-load-model-at-start", "the API opens once a checkpoint is loaded"),
@@ -213,8 +212,8 @@ _INTERFACE = (
 )
 
 _BUILT_IN_EXTENSIONS = (
-    _none("lora-dir", _LAYOUT, 1),
-    _none("lyco-dir-backcompat", _LAYOUT, 1),
+    _same("lora-dir"),
+    _same("lyco-dir-backcompat"),
     _none("ldsr-models-path", _UPSCALER, 1),
     _none("scunet-models-path", _UPSCALER, 1),
     _none("swinir-models-path", _UPSCALER, 1),

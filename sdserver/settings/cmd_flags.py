@@ -30,7 +30,6 @@ def _folders(settings: Settings) -> dict[str, object]:
         "bsrgan_models_path": "BSRGAN",
         "codeformer_models_path": "Codeformer",
         "dat_models_path": "DAT",
-        "embeddings_dir": "embeddings",
         "esrgan_models_path": "ESRGAN",
         "gfpgan_dir": "GFPGAN",
         "gfpgan_models_path": "GFPGAN",
@@ -42,8 +41,18 @@ def _folders(settings: Settings) -> dict[str, object]:
         "scunet_models_path": "ScuNET",
         "swinir_models_path": "SwinIR",
     }
+    given = {
+        "embeddings_dir": settings.embeddings_dir,
+        "esrgan_models_path": settings.esrgan_models_path,
+        "hypernetwork_dir": settings.hypernetwork_dir,
+        "lora_dir": settings.lora_dir,
+        "lyco_dir_backcompat": settings.lyco_dir_backcompat,
+        "realesrgan_models_path": settings.realesrgan_models_path,
+    }
     return {
         **{key: str(models / name) for key, name in names.items()},
+        "embeddings_dir": str(data / "embeddings"),
+        **{key: str(path) for key, path in given.items() if path},
         "data_dir": str(data),
         "gradio_allowed_path": [],
         "localizations_dir": str(data / "localizations"),
@@ -67,6 +76,8 @@ def _choices(settings: Settings) -> dict[str, object]:
         "subpath": settings.subpath.lstrip("/"),
         "tls_certfile": settings.tls_certfile,
         "tls_keyfile": settings.tls_keyfile,
+        "vae_dir": settings.vae_dir,
+        "vae_path": settings.vae_path,
     }
     return {
         **{key: str(value) if value else None for key, value in texts.items()},

@@ -20,6 +20,17 @@ from sdserver.settings.layer import Given, Layer
 from sdserver.settings.model import LOOPBACK, LOOPBACK_HOSTS, Option, Settings, options
 
 CONFIG_NAME = "config.toml"
+_FOLDERS = (
+    "ckpt_dir",
+    "models_dir",
+    "vae_dir",
+    "lora_dir",
+    "lyco_dir_backcompat",
+    "embeddings_dir",
+    "hypernetwork_dir",
+    "esrgan_models_path",
+    "realesrgan_models_path",
+)
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - what --listen asks for
 WILDCARDS = frozenset({ANY_ADDRESS, "::"})
 
@@ -172,9 +183,10 @@ def _check(settings: Settings) -> None:
     for file in (settings.tls_certfile, settings.tls_keyfile):
         if file is not None and not file.is_file():
             raise SettingsError(f"The TLS file {file} does not exist.")
-    for name, folder in (("--ckpt-dir", settings.ckpt_dir), ("--models-dir", settings.models_dir)):
+    for name in _FOLDERS:
+        folder = getattr(settings, name)
         if folder is not None and folder.exists() and not folder.is_dir():
-            raise SettingsError(f"{name} names {folder}, which is no folder.")
+            raise SettingsError(f"--{name.replace('_', '-')} names {folder}, which is no folder.")
     hosts = {settings.host, settings.maintenance_host}
     if settings.port == settings.maintenance_port != 0 and (len(hosts) == 1 or hosts & WILDCARDS):
         raise SettingsError(

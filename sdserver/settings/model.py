@@ -116,6 +116,12 @@ class Settings:
     finish_on_disconnect: bool = _option(
         SERVING, kinds.switch(), False, "Finish a job whose client has left, instead of cancelling it."
     )
+    a1111_quirks: bool = _option(
+        SERVING,
+        kinds.switch(),
+        False,
+        "Answer bad requests with AUTOMATIC1111's status, and take names that do not exist as it does.",
+    )
 
     data_dir: Path = _option(
         MODEL,
@@ -144,6 +150,46 @@ class Settings:
     ckpt_dir: Path | None = _option(
         MODEL, kinds.path(), None, "Another folder to look for checkpoints in.", shown="none"
     )
+    vae_dir: Path | None = _option(
+        MODEL, kinds.path(), None, "Another folder to look for VAEs in.", shown="none"
+    )
+    vae_path: Path | None = _option(
+        MODEL, kinds.path(), None, "VAE to use for every picture, whatever is chosen.", shown="none"
+    )
+    lora_dir: Path | None = _option(
+        MODEL, kinds.path(), None, "Folder of the LoRAs.", shown="Lora in the folder of the models"
+    )
+    lyco_dir_backcompat: Path | None = _option(
+        MODEL, kinds.path(), None, "Another folder of LoRAs.", shown="LyCORIS in the folder of the models"
+    )
+    embeddings_dir: Path | None = _option(
+        MODEL,
+        kinds.path(),
+        None,
+        "Folder of the embeddings (textual inversions).",
+        shown="embeddings in the data folder and in that of the models",
+    )
+    hypernetwork_dir: Path | None = _option(
+        MODEL,
+        kinds.path(),
+        None,
+        "Folder of the hypernetworks.",
+        shown="hypernetworks in the folder of the models",
+    )
+    esrgan_models_path: Path | None = _option(
+        MODEL,
+        kinds.path(),
+        None,
+        "Another folder to look for upscalers in, beside ESRGAN in that of the models.",
+        shown="none",
+    )
+    realesrgan_models_path: Path | None = _option(
+        MODEL,
+        kinds.path(),
+        None,
+        "Another folder to look for upscalers in, beside RealESRGAN in that of the models.",
+        shown="none",
+    )
     model_url: tuple[str, ...] = _option(
         MODEL,
         kinds.sources(),
@@ -161,7 +207,10 @@ class Settings:
         shown="not checked",
     )
     allow_pickle: bool = _option(
-        MODEL, kinds.switch(), False, "Also load .ckpt and .pt files, which safer formats replace."
+        MODEL,
+        kinds.switch(),
+        False,
+        "Also load .ckpt, .pt, .pth and .bin files, which safer formats replace.",
     )
 
     device: str = _option(
