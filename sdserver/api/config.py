@@ -15,6 +15,7 @@ class Limits:
         min_side: least width and height in pixels.
         max_images: batch size times batch count.
         max_prompt: characters of a prompt, before styles.
+        max_init_pixels: of the pictures that a client sends, together; of a mask alone.
     """
 
     max_width: int = 2048
@@ -24,6 +25,7 @@ class Limits:
     max_images: int = 64
     min_side: int = 8
     max_prompt: int = 50_000
+    max_init_pixels: int = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class ApiConfig:
         encoders: threads that encode and save pictures.
         flags: what `cmd-flags` answers; names that sound like secrets are masked all the same.
         styles: templates that requests may name.
+        a1111_quirks: answer bad requests with AUTOMATIC1111's status, and guess as it does where a name
+            is not known; see `api.quirks`.
     """
 
     data_dir: Path
@@ -58,3 +62,4 @@ class ApiConfig:
     encoders: int = 2
     flags: Mapping[str, object] = field(default_factory=dict)
     styles: tuple[Style, ...] = ()
+    a1111_quirks: bool = False

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
+from sdserver.catalog.checkpoint import Checkpoint
 from sdserver.engine.messages import Loaded, MemoryFacts, StopMode
 from sdserver.jobs.events import Cancelled, Finished
 from sdserver.jobs.job import Job
@@ -71,4 +72,28 @@ class Engine(Protocol):
         Raises:
             CheckpointError: it cannot be used.
         """
+        ...
+
+
+class Checkpoints(Protocol):
+    """What the API needs of the catalog."""
+
+    def find(self, name: str) -> Checkpoint:
+        """The checkpoint of that name. Raises UnknownCheckpoint."""
+        ...
+
+    def find_close(self, name: str) -> Checkpoint:
+        """The checkpoint that the name means most likely. Raises UnknownCheckpoint."""
+        ...
+
+    def all(self) -> tuple[Checkpoint, ...]:
+        """Every checkpoint."""
+        ...
+
+    def refresh(self) -> None:
+        """Look again. Blocks."""
+        ...
+
+    def hashed(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint with its sha256. Blocks; raises OSError."""
         ...

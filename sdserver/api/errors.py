@@ -10,6 +10,7 @@
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import orjson
@@ -20,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sdserver import errors
+from sdserver.api.quirks import a1111_status
 
 log = logging.getLogger(__name__)
 
@@ -61,33 +63,45 @@ def status_of(error: errors.SdServerError) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def response_of(error: errors.SdServerError) -> JsonResponse:
+def response_of(error: errors.SdServerError, *, quirks: bool = False) -> JsonResponse:
     """The answer to an error of our tree.
 
     What AUTOMATIC1111 raises on purpose is an `HTTPException` there, and so are our request errors;
     other classes go by their own name.
+
+    Args:
+        error: what was raised.
+        quirks: answer with AUTOMATIC1111's status.
     """
     text = str(error)
     if isinstance(error, errors.RequestError):
-        return JsonResponse(four_keys(_HTTP_EXCEPTION, text), status_of(error))
+        status = status_of(error)
+        return JsonResponse(
+            four_keys(_HTTP_EXCEPTION, text), a1111_status(error, status) if quirks else status
+        )
     if isinstance(error, errors.Refused):
         headers = {"Retry-After": str(error.retry_after)}
         return JsonResponse(four_keys(type(error).__name__, text), status_of(error), headers)
     return JsonResponse(four_keys(type(error).__name__, text, text), status_of(error))
 
 
-def install(app: FastAPI) -> None:
-    """Have the app answer every exception in these shapes."""
-    app.add_exception_handler(errors.SdServerError, _on_ours)
+def install(app: FastAPI, *, quirks: bool = False) -> None:
+    """Have the app answer every exception in these shapes.
+
+    Args:
+        app: the API.
+        quirks: see `api.quirks`.
+    """
+    app.add_exception_handler(errors.SdServerError, partial(_on_ours, quirks=quirks))
     app.add_exception_handler(StarletteHTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(Exception, _on_unexpected)
 
 
-def _on_ours(_request: Request, error: Exception) -> Response:
+def _on_ours(_request: Request, error: Exception, *, quirks: bool) -> Response:
     assert isinstance(error, errors.SdServerError)  # noqa: S101  # starlette dispatches by class
-    response = response_of(error)
-    if response.status_code == 500:
+    response = response_of(error, quirks=quirks)
+    if response.status_code == 500 and not isinstance(error, errors.RequestError):
         log.error("%s: %s", type(error).__name__, error)
     return response
 

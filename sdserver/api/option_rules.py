@@ -26,6 +26,10 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "grid_format": FORMATS,
     "randn_source": ("GPU", "CPU", "NV"),
     "emphasis": ("Original", "No norm", "Ignore", "None"),
+    "sd_noise_schedule": ("Default", "Zero Terminal SNR"),
+    "hires_fix_refiner_pass": ("first pass", "second pass", "both passes"),
+    "uni_pc_variant": ("bh1", "bh2", "vary_coeff"),
+    "uni_pc_skip_type": ("time_uniform", "time_quadratic", "logSNR"),
 }
 
 RANGES: Mapping[str, tuple[float, float]] = {
@@ -44,38 +48,36 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "sigma_min": (0, 1000),
     "sigma_max": (0, 1000),
     "rho": (0, 100),
+    "beta_dist_alpha": (0.01, 100),
+    "beta_dist_beta": (0.01, 100),
+    "uni_pc_order": (1, 50),
+    "s_min_uncond": (0, 1000),
+    "skip_early_cond": (0, 1),
+    "sdxl_crop_top": (0, 8192),
+    "sdxl_crop_left": (0, 8192),
+    "sdxl_refiner_high_aesthetic_score": (-100, 100),
+    "sdxl_refiner_low_aesthetic_score": (-100, 100),
+    "extra_networks_default_multiplier": (-1000, 1000),
+    "initial_noise_multiplier": (0, 100),
+    "img2img_extra_noise": (0, 100),
+    "inpainting_mask_weight": (0, 1),
 }
 
+COLORS = frozenset({"grid_background_color", "img2img_background_color"})
+
 ONLY_SERVED: Mapping[str, tuple[OptionValue, ...]] = {
-    "sd_vae": ("Automatic", "None"),
     "sd_unet": ("Automatic", "None"),
+    "sd_vae_encode_method": ("Full",),
     "sd_vae_decode_method": ("Full",),
-    "sd_hypernetwork": ("None",),
-    "sd_noise_schedule": ("Default",),
     "fp8_storage": ("Disable",),
-    "tiling": (False,),
     "face_restoration": (False,),
-    "enable_quantization": (False,),
-    "sdxl_clip_l_skip": (False,),
-    "sdxl_crop_top": (0,),
-    "sdxl_crop_left": (0,),
-    "s_min_uncond": (0.0,),
-    "skip_early_cond": (0.0,),
     "token_merging_ratio": (0.0,),
-    "pad_cond_uncond": (False,),
-    "pad_cond_uncond_v0": (False,),
+    "token_merging_ratio_img2img": (0.0,),
+    "token_merging_ratio_hr": (0.0,),
+    "upscaler_for_img2img": (None, "", "None"),
+    "hires_fix_use_firstpass_conds": (False,),
     "use_old_emphasis_implementation": (False,),
-    "use_old_karras_scheduler_sigmas": (False,),
-    "use_old_scheduling": (False,),
-    "use_downcasted_alpha_bar": (False,),
     "no_dpmpp_sde_batch_determinism": (False,),
-    "sgm_noise_multiplier": (False,),
-    "uni_pc_variant": ("bh1",),
-    "uni_pc_skip_type": ("time_uniform",),
-    "uni_pc_order": (3.0,),
-    "uni_pc_lower_order_final": (True,),
-    "beta_dist_alpha": (0.6,),
-    "beta_dist_beta": (0.6,),
 }
 """Options that would change the picture, with the values this version can honour."""
 
@@ -144,7 +146,7 @@ def _check(key: str, value: OptionValue) -> None:
     low, high = RANGES.get(key, (-math.inf, math.inf))
     if isinstance(value, int | float) and not low <= value <= high:
         raise InvalidField(key, f"The option {key!r} must be from {low:g} to {high:g}.")
-    if key == "grid_background_color" and not _COLOR.fullmatch(str(value)):
+    if key in COLORS and not _COLOR.fullmatch(str(value)):
         raise InvalidField(key, f"The option {key!r} must be a colour such as #ffffff.")
     texts = value if isinstance(value, list) else [value]
     if len(texts) > MAX_ITEMS or any(isinstance(text, str) and len(text) > MAX_TEXT for text in texts):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from sdserver.api.engine import Engine, Ticket
 from sdserver.api.schemas import ProgressResponse, ProgressState
 from sdserver.engine.messages import StopMode
+from sdserver.jobs.job import Img2Img
 
 FIRST_SHARE = 0.01
 """AUTOMATIC1111 shows this as soon as a job exists: idle alone is zero."""
@@ -67,7 +68,8 @@ class Progress:
         elapsed = max(0.0, self._clock() - began)
         timestamp = self._timestamps.get(ticket.id, self._last_timestamp)
         state = self._state(self._stops.get(ticket.id), timestamp)
-        state.job = "scripts_txt2img" if count == 1 else f"Batch {done + 1} out of {count}"
+        kind = "img2img" if isinstance(ticket.jobs[0], Img2Img) else "txt2img"
+        state.job = f"scripts_{kind}" if count == 1 else f"Batch {done + 1} out of {count}"
         state.job_count, state.job_no = count, done
         state.sampling_step, state.sampling_steps = step, steps
         return _response(progress, elapsed / progress - elapsed, state)

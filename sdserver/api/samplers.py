@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sdserver.api.schemas import SamplerItem, SchedulerItem
+from sdserver.errors import UnknownSampler
 from sdserver.sampling import registry
 
 _CHURNING: Final = frozenset({"Euler", "Heun", "DPM2"})
@@ -67,6 +68,20 @@ def choose(sampler_name: str, scheduler: str | None) -> ChosenSampler:
         takes_noise_scale=sampler.name in _SCALING_NOISE,
         default_rho=rho if rho != -1 else None,
     )
+
+
+def choose_as_a1111(sampler_name: str, scheduler: str | None) -> ChosenSampler:
+    """As `choose`, but names that are not known mean DPM++ 2M and Automatic, as in AUTOMATIC1111."""
+    try:
+        return choose(sampler_name, scheduler)
+    except UnknownSampler:
+        pass
+    for name, schedule in ((registry.DEFAULT_SAMPLER, scheduler), (sampler_name, registry.AUTOMATIC)):
+        try:
+            return choose(name, schedule)
+        except UnknownSampler:
+            continue
+    return choose(registry.DEFAULT_SAMPLER, registry.AUTOMATIC)
 
 
 def sampler_items() -> list[SamplerItem]:

@@ -13,17 +13,19 @@ from starlette.types import ASGIApp
 from sdserver.api import errors
 from sdserver.api.auth import BasicAuth
 from sdserver.api.config import ApiConfig
-from sdserver.api.engine import Engine
+from sdserver.api.engine import Checkpoints, Engine
 from sdserver.api.middleware import LimitBody, Observe, OnRequest, RefuseForeignPages
 from sdserver.api.options import Options
 from sdserver.api.paths import BelowPrefix
 from sdserver.api.progress import Progress
 from sdserver.api.routes.generation import generation_routes
 from sdserver.api.routes.lists import list_routes
+from sdserver.api.routes.networks import network_routes
+from sdserver.api.routes.pictures import picture_routes
 from sdserver.api.routes.state import state_routes
 from sdserver.api.routes.system import system_routes
 from sdserver.api.services import Services
-from sdserver.api.translate import Checkpoints
+from sdserver.catalog.networks import Networks
 from sdserver.images.files import Saver
 
 
@@ -31,6 +33,7 @@ def create_app(
     config: ApiConfig,
     engine: Engine,
     catalog: Checkpoints,
+    networks: Networks,
     options: Options,
     on_request: OnRequest,
     pages: Sequence[BaseRoute] = (),
@@ -41,6 +44,7 @@ def create_app(
         config: start-up facts.
         engine: where jobs go.
         catalog: the checkpoints.
+        networks: the files beside them: LoRAs, embeddings, hypernetworks, VAEs, upscalers.
         options: AUTOMATIC1111's options.
         on_request: told every request's route, status and seconds, on the event loop.
         pages: routes of the browser page and the documentation; without one for `/` a short text
@@ -48,7 +52,7 @@ def create_app(
     """
     workers = ThreadPoolExecutor(config.encoders, thread_name_prefix="api-worker")
     progress = Progress(engine)
-    services = Services(config, engine, catalog, options, progress, Saver(config.data_dir), workers)
+    services = Services(config, engine, catalog, networks, options, progress, Saver(config.data_dir), workers)
     app = _application(config, services, pages)
     return _wrapped(app, config, on_request)
 
@@ -69,12 +73,14 @@ def _application(config: ApiConfig, services: Services, pages: Sequence[BaseRout
         lifespan=lifespan,
         strict_content_type=False,
     )
-    errors.install(app)
+    errors.install(app, quirks=config.a1111_quirks)
     has_page = any(isinstance(route, Route) and route.path == "/" for route in pages)
     for router in (
         generation_routes(services),
         state_routes(services),
         list_routes(services),
+        network_routes(services),
+        picture_routes(services),
         system_routes(services, has_page=has_page),
     ):
         app.include_router(router)
@@ -94,7 +100,7 @@ def _wrapped(app: ASGIApp, config: ApiConfig, on_request: OnRequest) -> ASGIApp:
         allow_methods=["*"],
         allow_headers=["*"],
         allow_credentials=True,
-        expose_headers=["X-Request-Id", "X-Process-Time", "X-Save-Error"],
+        expose_headers=["X-Request-Id", "X-Process-Time", "X-Save-Error", "X-Missing-Networks"],
     )
     return Observe(BelowPrefix(app, config.subpath), on_request)
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from sdserver.api.config import ApiConfig
-from sdserver.api.engine import Engine
+from sdserver.api.engine import Checkpoints, Engine
 from sdserver.api.options import CHECKPOINT, CHECKPOINT_HASH, Options
 from sdserver.api.progress import Progress
-from sdserver.api.translate import Checkpoints
 from sdserver.catalog.checkpoint import Checkpoint
+from sdserver.catalog.networks import Networks
 from sdserver.images.files import Saver
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ class Services:
     config: ApiConfig
     engine: Engine
     catalog: Checkpoints
+    networks: Networks
     options: Options
     progress: Progress
     saver: Saver

@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Final
 
-from sdserver.api.schemas import Txt2ImgRequest
+from sdserver.api.requests import Img2ImgRequest, Request
 from sdserver.errors import InvalidField
-from sdserver.prompt.networks import NetworkTag
 
-NETWORK_KINDS: Final = frozenset({"lora", "lyco", "hypernet"})
 SELECTABLE_SCRIPTS: Final = frozenset(
     {
         "custom code",
@@ -28,40 +26,25 @@ NO_OP_SCRIPTS: Final = frozenset({"refiner", "sampler", "seed"})
 MAX_SHOWN = 100
 
 
-def check_request(request: Txt2ImgRequest) -> None:
+def check_request(request: Request) -> None:
     """See that nothing is asked which would silently be left out.
 
     Raises:
         InvalidField: names the field and what to do.
     """
     _check_scripts(request.script_name, request.alwayson_scripts)
-    asked: Mapping[str, bool] = {
-        "enable_hr": request.enable_hr,
-        "tiling": bool(request.tiling),
-        "restore_faces": bool(request.restore_faces),
-        "refiner_checkpoint": request.refiner_checkpoint not in (None, "", "None"),
-        "s_min_uncond": bool(request.s_min_uncond),
-        "infotext": bool(request.infotext),
-    }
-    for field, is_asked in asked.items():
-        if is_asked:
-            message = f"The field {field!r} is not supported by this version: leave it out."
-            raise InvalidField(field, message)
+    if request.restore_faces:
+        raise _unsupported("restore_faces")
+    # AUTOMATIC1111 takes the next two as text, never decodes them, and fails where it would use them.
+    if isinstance(request, Img2ImgRequest):
+        if request.mask and request.latent_mask:
+            raise _unsupported("latent_mask")
+    elif request.enable_hr and request.firstpass_image:
+        raise _unsupported("firstpass_image")
 
 
-def check_networks(tags: tuple[NetworkTag, ...]) -> None:
-    """See that the prompt names no extra network. Unknown kinds of tags do nothing, as in AUTOMATIC1111.
-
-    Raises:
-        InvalidField: it names one.
-    """
-    for tag in tags:
-        if tag.kind in NETWORK_KINDS:
-            message = (
-                f"Tags such as <{tag.kind}:{tag.items[0][:MAX_SHOWN]}> are not supported by this version: "
-                "remove it from the prompt, or set disable_extra_networks."
-            )
-            raise InvalidField("prompt", message)
+def _unsupported(field: str) -> InvalidField:
+    return InvalidField(field, f"The field {field!r} is not supported by this version: leave it out.")
 
 
 def _check_scripts(name: str | None, always_on: Mapping[str, object]) -> None:

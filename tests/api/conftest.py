@@ -18,11 +18,12 @@ from sdserver.api.config import ApiConfig
 from sdserver.api.options import Options
 from sdserver.api.server import create_app
 from sdserver.catalog.checkpoint import Checkpoint
+from sdserver.catalog.networks import NetworkFolders, Networks
 from sdserver.engine.messages import Loaded, MemoryFacts, StopMode
 from sdserver.engine.ticket import Ticket
 from sdserver.errors import QueueFull, UnknownCheckpoint, UnreadableCheckpoint
-from sdserver.jobs.events import Cancelled, Failed, Finished, Picture, Progress, Started
-from sdserver.jobs.job import Job
+from sdserver.jobs.events import Cancelled, Failed, Finished, Picture, Progress, Started, Used
+from sdserver.jobs.job import Job, Txt2Img
 from sdserver.prompt.styles import Style
 from sdserver.web.site import documentation_routes, page_routes
 
@@ -37,8 +38,21 @@ STYLES = (
 
 def picture_of(job: Job) -> Picture:
     """What the fake engine makes: the latent's size, the seed in every value."""
-    width, height = job.size.width // 8 * 8, job.size.height // 8 * 8
+    size = job.hires.size if isinstance(job, Txt2Img) and job.hires else job.size
+    width, height = size.width // 8 * 8, size.height // 8 * 8
     return Picture(width, height, bytes([job.noise.seed % 251]) * (width * height * 3))
+
+
+def used_by(job: Job) -> Used:
+    """What an engine would find while it works on the job."""
+    prompts = (job.prompt.positive.lower(), job.prompt.negative.lower())
+    refiners = [job.refiner, job.hires.refiner if isinstance(job, Txt2Img) and job.hires else None]
+    return Used(
+        embeddings=tuple(each.name for text in prompts for each in job.model.embeddings if each.name in text),
+        inpainting="inpainting" in job.model.checkpoint,
+        refined=any(refiner is not None and refiner.switch_at < 1 for refiner in refiners),
+        padded=job.guidance.padding != "none" and len(prompts[0]) > 300,
+    )
 
 
 class FakeEngine:
@@ -89,7 +103,7 @@ class FakeEngine:
             if self.failure:
                 ticket.observe(Failed(job.id, self.failure, "The device's memory does not suffice."))
             else:
-                ticket.observe(Finished(job.id, picture_of(job)))
+                ticket.observe(Finished(job.id, picture_of(job), used=used_by(job)))
 
     def _stop(self, job_ids: Sequence[str], mode: StopMode) -> None:
         self.stops.append((tuple(job_ids), mode))
@@ -104,10 +118,11 @@ class FakeEngine:
 
 
 class FakeCatalog:
-    """Two checkpoints and a broken one; the second is hashed when it is first used."""
+    """Three checkpoints and a broken one; the second is hashed when it is first used."""
 
     def __init__(self) -> None:
         names = {"tiny-sd15": SHA, "tiny-sd15-b": None, "broken": SHA[::-1]}
+        names["tiny-sd15-inpainting"] = "b608562db2" + "0" * 54
         self.checkpoints = {
             name: Checkpoint(f"/models/{name}.safetensors", f"{name}.safetensors", "0" * 8, sha, None)
             for name, sha in names.items()
@@ -117,6 +132,12 @@ class FakeCatalog:
     def find(self, name: str) -> Checkpoint:
         for checkpoint in self.checkpoints.values():
             if name in checkpoint.aliases:
+                return checkpoint
+        raise UnknownCheckpoint(f"There is no checkpoint {name!r}.")
+
+    def find_close(self, name: str) -> Checkpoint:
+        for checkpoint in self.checkpoints.values():
+            if name in checkpoint.aliases or name.partition(" [")[0] == checkpoint.stem:
                 return checkpoint
         raise UnknownCheckpoint(f"There is no checkpoint {name!r}.")
 
@@ -135,7 +156,7 @@ class FakeCatalog:
 class Server:
     """A running server, and what is behind it."""
 
-    def __init__(self, data_dir: Path, **config: Any) -> None:
+    def __init__(self, data_dir: Path, folders: NetworkFolders | None = None, **config: Any) -> None:
         self.engine, self.catalog = FakeEngine(), FakeCatalog()
         self.data_dir = data_dir
         self.options = Options(data_dir / "config.json")
@@ -147,6 +168,7 @@ class Server:
             replace(facts, **config),
             self.engine,
             self.catalog,
+            Networks(folders or NetworkFolders(), data_dir / "network-hashes.json", allow_pickle=True),
             self.options,
             lambda route, code, _: self.seen.append((route, code)),
             [*page_routes(), *documentation_routes()],

@@ -58,7 +58,9 @@ def test_values_are_normalised(serve: Callable[..., Server]) -> None:
         ({"grid_background_color": "url(x)"}, "a colour such as"),
         ({"quicksettings_list": "x"}, "value is not a valid list"),
         ({"localization": "x" * 10_001}, "too long"),
-        ({"tiling": True}, "not supported by this version"),
+        ({"face_restoration": True}, "not supported by this version"),
+        ({"sd_vae": "nope.safetensors"}, "There is no VAE 'nope.safetensors'"),
+        ({"img2img_background_color": "red"}, "a colour such as"),
     ],
 )
 def test_nothing_is_set_when_one_is_wrong(
@@ -88,7 +90,7 @@ def test_a_new_checkpoint_is_loaded_before_the_answer(serve: Callable[..., Serve
     assert options["sd_model_checkpoint"] == "tiny-sd15-b.safetensors [fb2af093b0]"
     assert options["sd_checkpoint_hash"] == OTHER_SHA
     assert server.post("txt2img", BASE).status_code == 200
-    assert server.engine.jobs[0].checkpoint == "/models/tiny-sd15-b.safetensors"
+    assert server.engine.jobs[0].model.checkpoint == "/models/tiny-sd15-b.safetensors"
 
 
 @pytest.mark.parametrize(("name", "status"), [("nope", 404), ("broken", 500), ("", 404)])
@@ -127,7 +129,7 @@ def test_overrides_do_not_leak(serve: Callable[..., Server]) -> None:
     assert server.get("options").json() == before
     server.post("txt2img", BASE)
     assert server.engine.jobs[-1].prompt.clip_skip == 1
-    assert server.engine.jobs[-1].checkpoint == "/models/tiny-sd15.safetensors"
+    assert server.engine.jobs[-1].model.checkpoint == "/models/tiny-sd15.safetensors"
 
 
 def test_overrides_stay_if_asked_but_not_on_disk(serve: Callable[..., Server]) -> None:

@@ -74,5 +74,5 @@ def test_options_and_models(client: tuple[Client, Server]) -> None:
 
 def test_an_error_is_raised_with_its_sentence(client: tuple[Client, Server]) -> None:
     api, _ = client
-    with pytest.raises(RuntimeError, match=r"enable_hr.* is not supported"):
-        api.txt2img(prompt="x", enable_hr=True)
+    with pytest.raises(RuntimeError, match=r"denoising_strength.* must be set"):
+        api.txt2img(prompt="x", enable_hr=True, denoising_strength=None)

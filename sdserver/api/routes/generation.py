@@ -6,32 +6,44 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from fastapi import APIRouter, HTTPException
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive
 
-from sdserver.api.answer import render_answer
+from sdserver.api.answer.facts import collect
+from sdserver.api.answer.render import render_answer
 from sdserver.api.engine import Ticket
 from sdserver.api.errors import JsonResponse
 from sdserver.api.middleware import CLIENT_LEFT
+from sdserver.api.requests import Img2ImgRequest, Request, Txt2ImgRequest
 from sdserver.api.saving import check_folders
-from sdserver.api.schemas import Txt2ImgRequest, Txt2ImgResponse
+from sdserver.api.schemas import GenerationResponse
 from sdserver.api.services import Services
-from sdserver.api.translate import translate
+from sdserver.api.translate.plan import Plan, Sources
+from sdserver.api.translate.resolve import translate
+from sdserver.catalog.checkpoint import Checkpoint
 from sdserver.errors import NotReady
 from sdserver.jobs.events import Cancelled, Finished
 
 Ends = Sequence[Finished | Cancelled]
+MAX_HEADER = 1000
 
 
 def generation_routes(services: Services) -> APIRouter:
-    """txt2img, interrupt and skip."""
+    """txt2img, img2img, interrupt and skip."""
     router = APIRouter(prefix="/sdapi/v1", tags=["pictures"])
 
-    @router.post("/txt2img", response_model=Txt2ImgResponse)
-    async def txt2img(body: Txt2ImgRequest, request: Request) -> Response:
+    @router.post("/txt2img", response_model=GenerationResponse)
+    async def txt2img(body: Txt2ImgRequest, request: HttpRequest) -> Response:
         """Make pictures from text. A client that leaves cancels its pictures."""
-        return await _txt2img(services, body, request.receive)
+        return await _generate(services, body, request.receive)
+
+    @router.post("/img2img", response_model=GenerationResponse)
+    async def img2img(body: Img2ImgRequest, request: HttpRequest) -> Response:
+        """Make pictures from pictures and text. A client that leaves cancels its pictures."""
+        if not body.init_images:
+            raise HTTPException(404, "Init image not found")
+        return await _generate(services, body, request.receive)
 
     @router.post("/interrupt")
     async def interrupt() -> JsonResponse:
@@ -48,18 +60,22 @@ def generation_routes(services: Services) -> APIRouter:
     return router
 
 
-async def _txt2img(services: Services, body: Txt2ImgRequest, receive: Receive) -> Response:
+async def _generate(services: Services, body: Request, receive: Receive) -> Response:
     config = services.config
     now = datetime.now().astimezone()
     request_id = uuid.uuid4().hex
-    plan = translate(body, request_id, services.options, services.catalog, config, now)
+    sources = Sources(services.options, services.catalog, services.networks, config, now)
+    if isinstance(body, Img2ImgRequest):
+        plan = await services.in_thread(lambda: translate(body, request_id, sources))
+    else:
+        plan = translate(body, request_id, sources)
     check_folders(plan, services.saver)
     ticket = services.engine.submit(request_id, plan.jobs)
     services.progress.begin(ticket, plan.timestamp)
     try:
-        if not body.override_settings_restore_afterwards:
+        if not plan.request.override_settings_restore_afterwards:
             services.options.apply(plan.overrides)
-        hashing = asyncio.ensure_future(services.hashed(plan.checkpoint))
+        hashing = asyncio.gather(*(services.hashed(checkpoint) for checkpoint in plan.checkpoints))
         ends = await follow(
             ticket, receive, config.request_timeout, finish_on_disconnect=config.finish_on_disconnect
         )
@@ -67,16 +83,24 @@ async def _txt2img(services: Services, body: Txt2ImgRequest, receive: Receive) -
             return Response(status_code=CLIENT_LEFT)
         if all(isinstance(end, Cancelled) for end in ends) and not services.progress.was_stopped(ticket):
             raise NotReady("The request was dropped, for the server is shutting down: send it again.", 5)
-        checkpoint = await hashing
+        checkpoints = await hashing
     finally:
         services.progress.end(ticket)
-    answer = await services.in_thread(
-        lambda: render_answer(plan, ends, checkpoint, services.saver, config.version)
-    )
-    headers = (
-        {"X-Save-Error": answer.save_error.encode("ascii", "replace").decode()} if answer.save_error else None
-    )
-    return JsonResponse(answer.body, headers=headers)
+    return await services.in_thread(lambda: _answer(services, plan, ends, checkpoints))
+
+
+def _answer(services: Services, plan: Plan, ends: Ends, checkpoints: Sequence[Checkpoint]) -> JsonResponse:
+    """The finished request's answer. Blocks."""
+    facts = collect(plan, ends, checkpoints, services.networks, services.config.version)
+    answer = render_answer(plan, ends, facts, services.saver)
+    headers = {"X-Save-Error": answer.save_error, "X-Missing-Networks": ", ".join(plan.missing)}
+    shown = {key: _header(text) for key, text in headers.items() if text}
+    return JsonResponse(answer.body, headers=shown)
+
+
+def _header(text: str) -> str:
+    """Text as a header may hold it."""
+    return "".join(char if char.isascii() and char.isprintable() else "?" for char in text)[:MAX_HEADER]
 
 
 async def follow(

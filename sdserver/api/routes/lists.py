@@ -6,10 +6,13 @@ from sdserver.api.errors import JsonResponse
 from sdserver.api.samplers import sampler_items, scheduler_items
 from sdserver.api.schemas import ModelItem, SamplerItem, SchedulerItem, ScriptsList, StyleItem
 from sdserver.api.services import Services
+from sdserver.api.translate.hires import LATENT_MODES
 
 
 def list_routes(services: Services) -> APIRouter:
-    """samplers, schedulers, sd-models, refresh-checkpoints, prompt-styles, scripts."""
+    """samplers, schedulers, sd-models, refresh-checkpoints, prompt-styles, scripts, latent-upscale-modes,
+    face-restorers.
+    """
     router = APIRouter(prefix="/sdapi/v1", tags=["lists"])
 
     @router.get("/samplers", response_model=list[SamplerItem])
@@ -44,6 +47,16 @@ def list_routes(services: Services) -> APIRouter:
         """Look for checkpoint files again."""
         await services.in_thread(services.catalog.refresh)
         return JsonResponse(None)
+
+    @router.get("/latent-upscale-modes")
+    async def latent_upscale_modes() -> JsonResponse:
+        """Ways to scale a latent in the hires pass."""
+        return JsonResponse([{"name": name} for name in LATENT_MODES])
+
+    @router.get("/face-restorers")
+    async def face_restorers() -> JsonResponse:
+        """Networks that restore faces: none in this version."""
+        return JsonResponse([])
 
     @router.get("/prompt-styles", response_model=list[StyleItem])
     async def prompt_styles() -> JsonResponse:

@@ -1,6 +1,6 @@
 """What the server is doing, and its options."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Body, Query
 from pydantic import BeforeValidator
@@ -8,9 +8,13 @@ from pydantic import BeforeValidator
 from sdserver.api import coerce
 from sdserver.api.errors import JsonResponse
 from sdserver.api.options import CHECKPOINT
-from sdserver.api.schemas import JsonDict, ProgressResponse
+from sdserver.api.schemas import ProgressResponse
 from sdserver.api.services import Services
-from sdserver.errors import EngineFailure
+from sdserver.api.wire import JsonDict
+from sdserver.errors import EngineFailure, InvalidField
+
+BUILT_IN_VAES: Final = (None, "", "None", "Automatic", "auto")
+"""Values of the option `sd_vae` that are no files."""
 
 
 def state_routes(services: Services) -> APIRouter:
@@ -40,6 +44,9 @@ def state_routes(services: Services) -> APIRouter:
 
 async def _set_options(services: Services, changes: dict[str, object]) -> JsonResponse:
     parsed = services.options.parse(changes, "options")
+    vae = parsed.get("sd_vae")
+    if vae not in BUILT_IN_VAES and services.networks.find_vae(str(vae)) is None:
+        raise InvalidField("sd_vae", f"There is no VAE {str(vae)[:100]!r}; GET /sdapi/v1/sd-vae lists them.")
     checkpoint = parsed.pop(CHECKPOINT, None)
     if checkpoint is not None:
         await services.choose(str(checkpoint))
