@@ -30,6 +30,9 @@ PYTHON = VENV / "bin" / "python"
 LOCK = ROOT / ".venv.lock"
 CONSTRAINTS = ROOT / "constraints.txt"
 CORE = "core"
+# Installed without their dependencies: of k-diffusion tests load one file, which needs torch alone, and
+# spandrel is used without torchvision.
+ALONE = ("k-diffusion", "spandrel")
 
 
 class InstallError(Exception):
@@ -167,11 +170,15 @@ def install_list(name: str, requirements: list[str], lock: Lock) -> None:
     say(f"Installing the {name} packages into {VENV} (only the first time).")
     index = os.environ.get("SDSERVER_TORCH_INDEX")
     torch = [requirement for requirement in requirements if re.match(r"torch\W", requirement)]
+    alone = [requirement for requirement in requirements if requirement.startswith(ALONE)]
+    others = [requirement for requirement in requirements if requirement not in alone]
     failed = False
     if torch and index:
         failed = bool(lock.run([*pip(), "--index-url", index, "--no-deps", *torch]))
-    if requirements and not failed:
-        failed = bool(lock.run([*pip(), *requirements]))
+    if others and not failed:
+        failed = bool(lock.run([*pip(), *others]))
+    if alone and not failed:
+        failed = bool(lock.run([*pip(), "--no-deps", *alone]))
     if failed:
         raise InstallError("The packages could not be installed; see pip's message above, then start again.")
     for packages in VENV.glob("lib/python3.*/site-packages"):

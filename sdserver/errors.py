@@ -16,7 +16,8 @@
     │   └── EngineFailure         anything else that went wrong on the device
     ├── CheckpointError           a checkpoint cannot be used
     │   ├── UnreadableCheckpoint  damaged, unsafe, or not a checkpoint
-    │   └── UnsupportedCheckpoint of a family or layout that is not served
+    │   ├── UnsupportedCheckpoint of a family or layout that is not served
+    │   └── UnusableAdapter       a LoRA or hypernetwork that is damaged or made for another family
     └── DownloadError             a file could not be fetched
 
 Nothing here knows HTTP: `api.errors` maps this tree to status codes.
@@ -105,6 +106,10 @@ class UnreadableCheckpoint(CheckpointError):
 
 class UnsupportedCheckpoint(CheckpointError):
     """Of a family or layout that is not served."""
+
+
+class UnusableAdapter(CheckpointError):
+    """A LoRA or hypernetwork is missing, damaged, of an unknown kind or made for another family."""
 
 
 class DownloadError(SdServerError):

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute
 from sdserver.api.config import ApiConfig
 from sdserver.api.options import Options
 from sdserver.api.server import create_app
+from sdserver.catalog.networks import NetworkFolders, Networks
 from sdserver.engine.client import EngineClient
 from sdserver.engine.config import EngineConfig
 from sdserver.ops.metrics import Metrics
@@ -62,6 +63,7 @@ def api_routes(client: EngineClient, tmp_path_factory: pytest.TempPathFactory) -
         ApiConfig(folder, "test"),
         client,
         NoCatalog(),
+        Networks(NetworkFolders(), folder / "hashes.json"),
         Options(folder / "config.json"),
         lambda _route, _code, _seconds: None,
         [*page_routes(), *documentation_routes()],

@@ -11,18 +11,29 @@ import pytest
 from sdserver import errors
 from sdserver.api.errors import status_of
 from sdserver.api.option_rules import ONLY_SERVED, RESTRICTED, defaults
-from sdserver.api.schemas import Txt2ImgRequest
+from sdserver.api.requests import Img2ImgRequest, Txt2ImgRequest
 from sdserver.api.unsupported import check_request
 from sdserver.errors import InvalidField, SdServerError
 from sdserver.sampling.registry import SAMPLERS, SCHEDULES
 from tests.documentation.conftest import ROOT, read, section
 
 SOURCES = ROOT / "sdserver" / "api"
-ASKED = {
-    "refiner_checkpoint": "x", "s_min_uncond": 1, "script_name": "x/y/z plot", "infotext": "Steps: 1",
-    "alwayson_scripts": {"controlnet": {"args": [1]}},
-}  # fmt: skip
+Kind = type[Txt2ImgRequest] | type[Img2ImgRequest]
+ASKED: dict[str, dict[str, object]] = {
+    "script_name": {"script_name": "x/y/z plot"},
+    "alwayson_scripts": {"alwayson_scripts": {"controlnet": {"args": [1]}}},
+    "firstpass_image": {"firstpass_image": "x", "enable_hr": True},
+    "latent_mask": {"latent_mask": "x", "mask": "x"},
+}
 """What asks for a refused field, where true does not."""
+
+INFOTEXT_OPTIONS = {
+    "auto_backcompat",
+    "disable_weights_auto_swap",
+    "infotext_skip_pasting",
+    "infotext_styles",
+}
+"""Options that say how the field `infotext` is read; it names others without asking for them."""
 
 NAMES_OF_OTHER_THINGS = {"face_restoration_model"}
 """Options whose names the code also uses for something else."""
@@ -41,25 +52,34 @@ def codes(text: str) -> list[str]:
     return re.findall(r"`([^`]*)`", text)
 
 
-FIELDS = {codes(name)[0]: (codes(default)[0], effect) for name, default, effect, _ in rows("## txt2img")}
+def fields(heading: str) -> dict[str, tuple[str, str]]:
+    """Default and effect of the fields below a heading."""
+    return {codes(name)[0]: (codes(default)[0], effect) for name, default, effect, _ in rows(heading)}
+
+
+TXT2IMG, IMG2IMG = fields("## txt2img"), fields("## img2img")
+FIELDS = [(Txt2ImgRequest, name, *row) for name, row in TXT2IMG.items()]
+FIELDS += [(Img2ImgRequest, name, *row) for name, row in IMG2IMG.items()]
 
 
 def test_fields_are_those_of_the_request_in_order() -> None:
-    assert list(FIELDS) == list(Txt2ImgRequest.model_fields)
+    assert list(TXT2IMG) == list(Txt2ImgRequest.model_fields)
+    both = [name for name in Img2ImgRequest.model_fields if name in TXT2IMG and name not in IMG2IMG]
+    hires = list(TXT2IMG)[list(TXT2IMG).index("enable_hr") : list(TXT2IMG).index("hr_negative_prompt") + 1]
+    assert both == [name for name in TXT2IMG if name not in {*hires, *IMG2IMG}]
+    assert list(IMG2IMG) == [name for name in Img2ImgRequest.model_fields if name not in both]
 
 
-def test_defaults_are_the_requests() -> None:
-    told = {name: json.loads(default) for name, (default, _) in FIELDS.items()}
-    assert told == Txt2ImgRequest().model_dump()
-
-
-@pytest.mark.parametrize("name", FIELDS)
-def test_refused_fields_are_those_that_are(name: str) -> None:
-    effect = FIELDS[name][1]
+@pytest.mark.parametrize(("kind", "name", "default", "effect"), FIELDS)
+def test_defaults_are_the_requests(kind: Kind, name: str, default: str, effect: str) -> None:
+    assert json.loads(default) == kind.model_fields[name].default
     assert effect in {"acts", "refused", "nothing"}
-    field = Txt2ImgRequest.model_fields[name]
-    value = ASKED.get(name, True if "bool" in str(field.annotation) else field.default)
-    request = Txt2ImgRequest.model_validate({name: value})
+
+
+@pytest.mark.parametrize(("kind", "name", "default", "effect"), FIELDS)
+def test_refused_fields_are_those_that_are(kind: Kind, name: str, default: str, effect: str) -> None:
+    is_switch = "bool" in str(kind.model_fields[name].annotation)
+    request = kind.model_validate(ASKED.get(name, {name: True if is_switch else json.loads(default)}))
     if effect == "refused":
         with pytest.raises(InvalidField) as caught:
             check_request(request)
@@ -68,11 +88,12 @@ def test_refused_fields_are_those_that_are(name: str) -> None:
         check_request(request)
 
 
-@pytest.mark.parametrize("name", FIELDS)
-def test_fields_said_to_act_are_read_and_no_others(name: str) -> None:
+@pytest.mark.parametrize(("kind", "name", "default", "effect"), FIELDS)
+def test_fields_said_to_act_are_read_and_no_others(kind: Kind, name: str, default: str, effect: str) -> None:
     """`info` repeats some that do nothing else."""
+    del kind, default
     read_by = {
-        file.name
+        file.parent.name
         for file in SOURCES.rglob("*.py")
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute)
@@ -80,8 +101,8 @@ def test_fields_said_to_act_are_read_and_no_others(name: str) -> None:
         and isinstance(node.value, ast.Name | ast.Attribute)
         and getattr(node.value, "id", getattr(node.value, "attr", "")) in {"request", "body"}
     }
-    if FIELDS[name][1] == "nothing":
-        assert read_by <= {"answer.py"}
+    if effect == "nothing":
+        assert read_by <= {"answer"}
     else:
         assert read_by
 
@@ -105,13 +126,21 @@ def test_schedules() -> None:
 def acting_options() -> set[str]:
     """Options that the code which makes jobs, answers and files asks for."""
     known = defaults().keys() - ONLY_SERVED.keys() - NAMES_OF_OTHER_THINGS - KEPT_IN_STEP
-    files = (SOURCES / name for name in ("translate.py", "answer.py", "saving.py", "options.py"))
-    return {
-        node.value
-        for file in files
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in known
-    }
+    packages = [file for name in ("translate", "answer") for file in (SOURCES / name).glob("*.py")]
+    files = [*packages, SOURCES / "saving.py", SOURCES / "options.py"]
+    folders = {f"outdir_{tab}_{kind}" for tab in ("txt2img", "img2img") for kind in ("samples", "grids")}
+    reader = (SOURCES / "infotext_field.py").read_text(encoding="utf-8")
+    assert all(f'"{option}"' in reader for option in INFOTEXT_OPTIONS)
+    return (
+        folders
+        | INFOTEXT_OPTIONS
+        | {
+            node.value
+            for file in files
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in known
+        }
+    )
 
 
 def test_options_that_act_are_those_documented() -> None:
@@ -142,10 +171,10 @@ def test_errors_and_their_statuses() -> None:
     assert told == over_http
 
 
-@pytest.mark.parametrize("path", sorted(SOURCES.glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(SOURCES.rglob("*.py")), ids=lambda path: path.name)
 def test_request_is_what_the_code_calls_a_request(path: Path) -> None:
     """The tests above look for `request.field`; nobody may read fields by another name."""
     text = path.read_text(encoding="utf-8")
-    if "Txt2ImgRequest" in text:
-        names = set(re.findall(r"(\w+): Txt2ImgRequest", text))
+    if "Request" in text:
+        names = set(re.findall(r"(\w+): (?:Txt2Img|Img2Img)?Request\b", text)) - {"_request"}
         assert names <= {"request", "body"}

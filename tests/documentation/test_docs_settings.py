@@ -14,7 +14,8 @@ from tests.documentation.conftest import DOCUMENTS
 OPTIONS = {option.name for option in options()}
 FLAG = re.compile(r"(?<![\w-])--([a-zA-Z][\w-]*)")
 VARIABLE = re.compile(r"SDSERVER_[A-Z0-9_]*")
-OF_OTHER_PROGRAMS = {"help", "version", "build-arg"}
+OF_SURVEY = {"goldens", "group", "case", "quiet", "mix", "save", "jobs"}  # tests.conformance.survey
+OF_OTHER_PROGRAMS = {"help", "version", "build-arg"} | OF_SURVEY
 OF_TESTS = {"SDSERVER_", "SDSERVER_NAME", "SDSERVER_GOLDENS"}
 
 

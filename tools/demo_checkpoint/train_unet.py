@@ -5,7 +5,7 @@
 Stages share the time: scenes at 64 pixels teach what words mean, at 128 pixels what shapes look like,
 and mixed sizes up to 256 pixels that a scene fills its canvas. `--resume` goes on
 from an earlier run's weights, from the stage that `--begin` (a fraction of the whole) falls into.
-`--large` has one stage of its own, for finished weights: mixed sizes up to 512 pixels.
+`--large` has stages of its own, for finished weights: mixed sizes up to 512 pixels.
 """
 
 import argparse
@@ -50,7 +50,10 @@ STAGES = (
     Stage(0.80, TOKENS, ((0.50, 128, 128, 24), (0.50, 256, 256, 6))),
     Stage(1.0, TOKENS, ((0.80, 128, 128, 24), (0.20, 256, 256, 6))),
 )
-LARGE_STAGES = (Stage(1.0, TOKENS, ((0.25, 128, 128, 24), (0.20, 256, 256, 6), (0.55, 512, 512, 4))),)
+LARGE_STAGES = (
+    Stage(0.75, TOKENS, ((0.25, 128, 128, 24), (0.20, 256, 256, 6), (0.55, 512, 512, 4))),
+    Stage(1.0, TOKENS, ((0.65, 128, 128, 24), (0.10, 256, 256, 6), (0.25, 512, 512, 4))),
+)
 # From this width on, portraits are drawn more often: they have most to arrange.
 LARGE_PORTRAITS = {256: 0.25, 512: 0.5}
 
