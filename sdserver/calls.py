@@ -90,19 +90,26 @@ class Predict:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decode:
-    """Decode a latent (channels, h, w). Result: `jobs.events.Picture`."""
+    """Decode a latent (channels, h, w). Result: `jobs.events.Picture`.
+
+    Attributes:
+        as_values: the result is what the VAE says instead, (3, height, width), float32, around -1..1:
+            neither clamped nor rounded.
+    """
 
     model: Model
     latent: Tensor
+    as_values: bool = False
 
     def batch_key(self) -> Key:
         model = self.model
-        return ("decode", model.checkpoint, model.vae, model.tiling, tuple(self.latent.shape))
+        shape = tuple(self.latent.shape)
+        return ("decode", model.checkpoint, model.vae, model.tiling, self.as_values, shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encode:
-    """Encode pixels (3, height, width) in -1..1, sides multiples of 8. Result: (channels, h, w), float32.
+    """Encode pixels (3, height, width) in -1..1. Result: (channels, height // 8, width // 8), float32.
 
     The posterior's mode, not a sample of it: a picture must not depend on numbers drawn elsewhere.
     """

@@ -64,7 +64,7 @@ class Services:
             log.warning("the checkpoint %s cannot be hashed: %s", checkpoint.filename, error)
             return checkpoint
         if self.options.snapshot()[CHECKPOINT] in checkpoint.aliases:
-            self._tell_chosen(hashed)
+            self.tell_chosen(hashed)
         return hashed
 
     async def choose(self, name: str) -> None:
@@ -79,7 +79,8 @@ class Services:
             loaded = self.engine.model
             if loaded is None or loaded.checkpoint != checkpoint.filename:
                 await self.engine.load(checkpoint.filename)
-            self._tell_chosen(await self.hashed(checkpoint))
+            self.tell_chosen(await self.hashed(checkpoint))
 
-    def _tell_chosen(self, checkpoint: Checkpoint) -> None:
+    def tell_chosen(self, checkpoint: Checkpoint) -> None:
+        """Let the options name it as the chosen one."""
         self.options.apply({CHECKPOINT: checkpoint.title, CHECKPOINT_HASH: checkpoint.sha256 or ""})

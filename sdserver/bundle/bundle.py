@@ -249,7 +249,10 @@ def _misfit(spec: Spec, call: Predict) -> EngineFailure | None:
 def _decode(loaded: _Loaded, calls: Sequence[Decode]) -> list[Result]:
     model = calls[0].model
     latents = as_batch([call.latent for call in calls])
-    return list(loaded.vaes.get(model.vae).decode(latents, tiling=model.tiling))
+    vae = loaded.vaes.get(model.vae)
+    if calls[0].as_values:
+        return list(vae.values(latents, tiling=model.tiling).to(calls[0].latent.device))
+    return list(vae.decode(latents, tiling=model.tiling))
 
 
 def _encode(loaded: _Loaded, calls: Sequence[Encode]) -> list[Result]:

@@ -44,12 +44,16 @@ class Autoencoder:
 
         Values are clamped to 0..1, scaled by 255 and truncated, not rounded: A1111's way.
         """
+        return [_picture(image) for image in self.values(latents, tiling=tiling)]
+
+    def values(self, latents: Tensor, *, tiling: bool = False) -> Tensor:
+        """Decode latents (n, channels, h, w) to (n, 3, height, width), float32, neither clamped nor rounded."""
         self._tiling.switch(tiling)
         images = self._decode(latents)
         if self._overflows(latents, images):
             self._to_fp32()
             images = self._decode(latents)
-        return [_picture(image) for image in images]
+        return images
 
     def encode(self, pixels: Tensor, *, tiling: bool = False) -> list[Tensor | Exception]:
         """Encode pixels (n, 3, height, width) in -1..1 to n latents (channels, h, w), float32, or an

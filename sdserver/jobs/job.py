@@ -245,7 +245,7 @@ class Img2Img:
     """One picture from a picture and text.
 
     Attributes:
-        init: the picture, of the pass's size in whole cells of 8 pixels; of any size where
+        init: the picture, of the pass's size; of any size where
             `resize_latent`, then its latent is resized to `size`.
         mask: None to paint all.
     """

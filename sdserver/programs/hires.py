@@ -99,8 +99,10 @@ def beside_the_latent(
     if weight >= 1:
         return (yield from all_to_paint(model, hires.upscale_to))
     if picture is None:
-        picture = yield Decode(model.model, latent)
-    pixels = to_pixels(picture, model.device)
+        pixels: Tensor = yield Decode(model.model, latent, as_values=True)
+    else:
+        # A1111 forgets to stretch an enlarged picture's 0..1 to -1..1 here.
+        pixels = (to_pixels(picture, model.device) + 1) / 2
     return (yield from masked_picture(model, pixels, torch.ones_like(pixels[:1]), weight))
 
 

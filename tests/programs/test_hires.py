@@ -151,7 +151,18 @@ def test_an_inpainting_checkpoint_may_be_shown_the_enlarged_picture():
     job = replace(job, hires=replace(job.hires, conditioning_weight=0.25))
     _, calls = drive(txt2img(job), ToyDevice().answer)
     picture, shown = of(calls, Encode)[-2:]
-    assert torch.allclose(shown.pixels, picture.pixels * 0.75), "a quarter of it is hidden"
+    stretched = (picture.pixels + 1) / 2
+    assert torch.allclose(shown.pixels, stretched * 0.75), "a quarter of it is hidden"
+
+
+def test_an_inpainting_checkpoint_may_be_shown_what_the_enlarged_latent_means():
+    model = Model("/models/inpainting.safetensors")
+    job = toy_hires(replace(toy_job("a", steps=1), model=model), upscaler="Latent")
+    job = replace(job, hires=replace(job.hires, conditioning_weight=0.25))
+    _, calls = drive(txt2img(job), ToyDevice().answer)
+    exact = next(call for call in of(calls, Decode) if call.as_values)
+    cells = exact.latent[:3].repeat_interleave(8, 1).repeat_interleave(8, 2)
+    assert torch.allclose(of(calls, Encode)[-1].pixels, cells * 0.75)
 
 
 @pytest.mark.parametrize("upscaler", ["Latent", "Lanczos"])

@@ -15,6 +15,7 @@ from sdserver.api.answer.render import render_answer
 from sdserver.api.engine import Ticket
 from sdserver.api.errors import JsonResponse
 from sdserver.api.middleware import CLIENT_LEFT
+from sdserver.api.options import CHECKPOINT
 from sdserver.api.requests import Img2ImgRequest, Request, Txt2ImgRequest
 from sdserver.api.saving import check_folders
 from sdserver.api.schemas import GenerationResponse
@@ -75,6 +76,8 @@ async def _generate(services: Services, body: Request, receive: Receive) -> Resp
     try:
         if not plan.request.override_settings_restore_afterwards:
             services.options.apply(plan.overrides)
+            if CHECKPOINT in plan.overrides:
+                services.tell_chosen(plan.checkpoint)
         hashing = asyncio.gather(*(services.hashed(checkpoint) for checkpoint in plan.checkpoints))
         ends = await follow(
             ticket, receive, config.request_timeout, finish_on_disconnect=config.finish_on_disconnect
