@@ -1,17 +1,19 @@
 """Samplers that walk sigmas, after k-diffusion and as AUTOMATIC1111 runs them.
 
 Each works on one image: x is (channels, height, width) in the variance-exploding frame. Noise is drawn
-at the places where AUTOMATIC1111 draws it, used or not, because the place decides the values.
+at the places where AUTOMATIC1111 draws it, used or not, because the place decides the values. Factors are
+put together in k-diffusion's order, which decides the last digit.
 """
 
 import math
-import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from torch import Tensor
 
+from sdserver.sampling.quadrature import integral
 from sdserver.sampling.run import Evaluations, SigmaRun
+from sdserver.sampling.scalars import exp, log, sqrt, square
 from sdserver.sampling.sigmas import karras_sigmas
 
 LMS_ORDER = 4
@@ -57,7 +59,7 @@ def dpm_2_ancestral(x: Tensor, run: SigmaRun) -> Evaluations:
         down, up = ancestral_step(sigma, sigma_next, run.eta)
         x = yield from _midpoint_step(x, sigma, down)
         if down > 0:
-            x = x + run.noise(sigma, sigma_next) * (run.noise_scale * up)
+            x = x + run.noise(sigma, sigma_next) * run.noise_scale * up
     return x
 
 
@@ -67,8 +69,8 @@ def lms(x: Tensor, run: SigmaRun) -> Evaluations:
     for step, (sigma, sigma_next) in enumerate(pairwise(run.sigmas)):
         slopes = [to_d(x, sigma, (yield x, sigma)), *slopes[: LMS_ORDER - 1]]
         nodes = run.sigmas[step + 1 - len(slopes) : step + 1][::-1]
-        for index, slope in enumerate(slopes):
-            x = x + slope * _lagrange_integral(nodes, index, sigma, sigma_next)
+        weights = [integral(_lagrange(nodes, index), sigma, sigma_next) for index in range(len(nodes))]
+        x = x + sum(slope * weight for slope, weight in zip(slopes, weights, strict=True))
     return x
 
 
@@ -77,7 +79,7 @@ def restart(x: Tensor, run: SigmaRun) -> Evaluations:
     last: float | None = None
     for sigma, sigma_next in restart_steps(run.sigmas):
         if last is not None and last < sigma:
-            x = x + run.noise(last, sigma) * math.sqrt(sigma**2 - last**2)
+            x = x + run.noise(last, sigma) * sqrt(square(sigma) - square(last))
         x = yield from _heun_step(x, sigma, sigma_next)
         last = sigma_next
     return x
@@ -105,13 +107,9 @@ def ancestral_step(sigma: float, sigma_next: float, eta: float) -> tuple[float, 
     """The sigma to step down to and the noise to add so as to arrive at `sigma_next`."""
     if eta == 0:
         return sigma_next, 0.0
-    up = min(sigma_next, eta * sigma_next * math.sqrt(max(1 - (sigma_next / sigma) ** 2, 0.0)))
-    return math.sqrt(max(sigma_next**2 - up**2, 0.0)), up
-
-
-def float32(value: float) -> float:
-    """The nearest float32."""
-    return float(struct.unpack("f", struct.pack("f", value))[0])
+    variance = square(sigma_next) * (square(sigma) - square(sigma_next)) / square(sigma)
+    up = min(sigma_next, eta * sqrt(variance))
+    return sqrt(square(sigma_next) - square(up)), up
 
 
 def restart_steps(sigmas: Sequence[float]) -> list[tuple[float, float]]:
@@ -141,7 +139,7 @@ def _churned(x: Tensor, sigma: float, sigma_next: float, run: SigmaRun) -> tuple
     if run.churn <= 0 or not run.churn_min <= sigma <= run.churn_max:
         return x, sigma
     sigma_hat = sigma * (min(run.churn / (len(run.sigmas) - 1), math.sqrt(2) - 1) + 1)
-    return x + noise * run.noise_scale * math.sqrt(sigma_hat**2 - sigma**2), sigma_hat
+    return x + noise * run.noise_scale * sqrt(square(sigma_hat) - square(sigma)), sigma_hat
 
 
 def _heun_step(x: Tensor, sigma: float, sigma_next: float) -> Evaluations:
@@ -157,16 +155,17 @@ def _midpoint_step(x: Tensor, sigma: float, sigma_next: float) -> Evaluations:
     d = to_d(x, sigma, (yield x, sigma))
     if sigma_next == 0:
         return x - d * sigma
-    middle = math.sqrt(sigma * sigma_next)
+    log_next = log(sigma_next)
+    middle = exp(log_next - (log_next - log(sigma)) * 0.5)
     x_middle = x + d * (middle - sigma)
     return x + to_d(x_middle, middle, (yield x_middle, middle)) * (sigma_next - sigma)
 
 
-def _lagrange_integral(nodes: Sequence[float], index: int, start: float, end: float) -> float:
-    """Integral of a Lagrange basis polynomial; two Gauss points are exact up to degree 3."""
-    total = 0.0
-    for offset in (-1 / math.sqrt(3), 1 / math.sqrt(3)):
-        at = (start + end) / 2 + offset * (end - start) / 2
+def _lagrange(nodes: Sequence[float], index: int) -> Callable[[float], float]:
+    """Lagrange's basis polynomial, 1 at the node of this index and 0 at the others."""
+
+    def basis(at: float) -> float:
         others = (node for other, node in enumerate(nodes) if other != index)
-        total += math.prod((at - node) / (nodes[index] - node) for node in others)
-    return total * (end - start) / 2
+        return math.prod((at - node) / (nodes[index] - node) for node in others)
+
+    return basis

@@ -3,9 +3,11 @@ import math
 import pytest
 import torch
 
+from sdserver.sampling import scalars
 from sdserver.sampling.guidance import combine
 from sdserver.sampling.noise import make_generator
 from sdserver.sampling.prediction import c_in, to_denoised
+from sdserver.sampling.quadrature import integral
 
 SHAPE = (4, 3, 5)
 
@@ -42,3 +44,29 @@ def test_guidance_leaves_its_inputs_alone():
     before = uncond.clone()
     combine([(cond, 1.0)], uncond, 7.0)
     assert torch.equal(uncond, before)
+
+
+@pytest.mark.parametrize("value", [1e-9, 0.03, 0.7, 1.0, 14.6, 4518.7])
+def test_scalars_are_pythons_but_for_the_last_digit(value):
+    for ours, theirs in (
+        (scalars.exp(-value), math.exp(-value)),
+        (scalars.expm1(-value), math.expm1(-value)),
+        (scalars.log(value), math.log(value)),
+        (scalars.sqrt(value), math.sqrt(value)),
+        (scalars.sigma_at(scalars.time_of(value)), value),
+    ):
+        assert ours == pytest.approx(theirs, rel=1e-14, abs=0.0)
+
+
+def test_the_time_of_no_noise_is_never_reached():
+    assert scalars.time_of(0.0) == math.inf
+    assert scalars.sigma_at(math.inf) == 0.0
+    assert scalars.expm1(-math.inf) == -1.0
+    assert scalars.sqrt(-1e-17) == 0.0
+
+
+@pytest.mark.parametrize("degree", [0, 3, 30, 31])
+def test_integrals_of_polynomials_are_exact(degree):
+    expected = (2.0 ** (degree + 1) - 0.5 ** (degree + 1)) / (degree + 1)
+    assert integral(lambda at: at**degree, 0.5, 2.0) == pytest.approx(expected, rel=1e-14)
+    assert integral(lambda at: at**degree, 2.0, 0.5) == pytest.approx(-expected, rel=1e-14)
