@@ -7,7 +7,7 @@ from typing import Literal
 
 from sdserver import errors
 from sdserver.engine.messages import StopMode
-from sdserver.errors import CheckpointError, EngineFailure, JobError
+from sdserver.errors import CheckpointError, EngineFailure, JobError, RequestError
 from sdserver.jobs.events import Cancelled, Failed, Finished, JobEvent, Progress, Started
 from sdserver.jobs.job import Job
 
@@ -82,6 +82,7 @@ class Ticket:
         Raises:
             JobError: one of the jobs failed; the first failure's class and sentence.
             CheckpointError: a job's checkpoint cannot be used.
+            RequestError: a job asks for what only the loaded checkpoint shows to be impossible.
         """
         await self._done.wait()
         ends = [self._ends[job.id] for job in self.jobs]
@@ -119,9 +120,11 @@ class Ticket:
         self._progress[job_id] = (0, total)
 
 
-def error_of(event: Failed) -> JobError | CheckpointError:
-    """The failure as an exception of our tree."""
+def error_of(event: Failed) -> JobError | CheckpointError | RequestError:
+    """The failure as an exception of our tree. Of a field at fault only the sentence is known."""
     kind = getattr(errors, event.error, None)
+    if isinstance(kind, type) and issubclass(kind, RequestError):
+        return RequestError(event.message)
     if isinstance(kind, type) and issubclass(kind, JobError | CheckpointError):
         return kind(event.message)
     return EngineFailure(event.message)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from sdserver.calls import Decode, Encode, UseModel
-from sdserver.errors import EngineFailure
+from sdserver.errors import InvalidField
 from sdserver.jobs.events import Picture
 from sdserver.jobs.job import Img2Img, Size
 from sdserver.jobs.model import ModelFacts
@@ -54,10 +54,11 @@ def beside_the_latent(job: Img2Img, model: ModelFacts, pixels: Tensor) -> Genera
     """What an inpainting checkpoint takes beside the latent, (5, h, w).
 
     Raises:
-        EngineFailure: the latent is resized, but such a checkpoint needs the picture in its size.
+        InvalidField: the latent is resized, but such a checkpoint needs the picture in its size.
     """
     if job.resize_latent:
-        raise EngineFailure("An inpainting checkpoint cannot resize latents: choose another resize mode.")
+        message = "An inpainting checkpoint cannot resize latents: choose another resize mode."
+        raise InvalidField("resize_mode", message)
     if job.mask is None:
         return (yield from all_to_paint(model, Size(job.init.width, job.init.height)))
     mask = to_plane(job.mask.pixels, job.init.width, job.init.height, model.device)

@@ -9,7 +9,15 @@ import pytest
 from sdserver.engine.client import EngineClient
 from sdserver.engine.config import EngineConfig
 from sdserver.engine.messages import Load, Loaded, LoadFailed, Stop, Submit
-from sdserver.errors import CheckpointError, NotReady, OutOfMemory, PoisonJob, QueueFull, UnreadableCheckpoint
+from sdserver.errors import (
+    CheckpointError,
+    NotReady,
+    OutOfMemory,
+    PoisonJob,
+    QueueFull,
+    RequestError,
+    UnreadableCheckpoint,
+)
 from sdserver.jobs.events import Cancelled, Failed, Finished, Picture, Progress, Started
 from sdserver.jobs.job import Noise, Prompt, Sampling, Size, Txt2Img
 from sdserver.jobs.model import Model
@@ -110,6 +118,14 @@ async def test_a_failed_job_raises_its_class_once_all_ended(rig):
     assert ticket.state != "done"
     rig.process.finish("r/1")
     with pytest.raises(OutOfMemory, match="too big"):
+        await ticket.results()
+
+
+@scenario
+async def test_what_the_checkpoint_makes_impossible_is_the_requests_fault(rig):
+    ticket = rig.client.submit("r", jobs("r", 1))
+    rig.process.tell(Failed("r/0", "InvalidField", "choose another resize mode"))
+    with pytest.raises(RequestError, match="resize mode"):
         await ticket.results()
 
 

@@ -8,7 +8,7 @@ from driving import after_reports, drive, interrupt, of
 from toy import ToyDevice, toy_img2img, toy_job, toy_mask, toy_picture
 
 from sdserver.calls import Decode, Encode, EncodeText, Predict, Report, UseModel
-from sdserver.errors import EngineFailure
+from sdserver.errors import InvalidField
 from sdserver.jobs.job import Start
 from sdserver.jobs.model import Model
 from sdserver.programs.img2img import img2img
@@ -128,7 +128,7 @@ def test_an_inpainting_checkpoint_is_given_the_mask_and_the_picture_with_a_hole(
 
 def test_an_inpainting_checkpoint_cannot_resize_latents():
     job = toy_img2img(toy_job("a"), init=toy_picture(160, 96), resize_latent=True)
-    with pytest.raises(EngineFailure, match="resize"):
+    with pytest.raises(InvalidField, match="resize"):
         given_beside(job)
 
 
