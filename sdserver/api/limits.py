@@ -8,6 +8,8 @@ from sdserver.api.requests import Img2ImgRequest, Request, Txt2ImgRequest
 from sdserver.errors import InvalidField
 
 MAX_SEED = 2**64 - 1
+_WHOLE = (-(2**63), 2**64 - 1)
+"""What an answer can repeat."""
 MIN_EXACT_STRENGTH = 0.001
 """Where a pass runs a fixed number of steps, its schedule has that number divided by the strength."""
 _MODEL_SIGMAS = (0.03, 14.0)
@@ -65,10 +67,13 @@ def check_limits(request: Request, limits: Limits) -> None:
         _check_ranges(request, _PICTURE_RANGES)
     else:
         _check_hires(request, limits)
+    for field, value in request:
+        if isinstance(value, int):
+            _between(field, value, *_WHOLE)
 
 
 def check_strength(strength: float, *, is_exact: bool) -> None:
-    """See that a second pass can be run at this strength.
+    """See that a pass that starts from a picture can be run at this strength.
 
     Args:
         strength: the denoising strength.

@@ -81,6 +81,9 @@ ONLY_SERVED: Mapping[str, tuple[OptionValue, ...]] = {
 }
 """Options that would change the picture, with the values this version can honour."""
 
+_WHOLE = (-(2**63), 2**64 - 1)
+"""What JSON can be relied on to hold."""
+
 MAX_TEXT = 10_000
 MAX_ITEMS = 1_000
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
@@ -143,7 +146,7 @@ def _check(key: str, value: OptionValue) -> None:
     choices = CHOICES.get(key)
     if choices is not None and value not in choices:
         raise InvalidField(key, f"The option {key!r} must be one of {', '.join(choices)}.")
-    low, high = RANGES.get(key, (-math.inf, math.inf))
+    low, high = RANGES.get(key, _WHOLE if isinstance(value, int) else (-math.inf, math.inf))
     if isinstance(value, int | float) and not low <= value <= high:
         raise InvalidField(key, f"The option {key!r} must be from {low:g} to {high:g}.")
     if key in COLORS and not _COLOR.fullmatch(str(value)):

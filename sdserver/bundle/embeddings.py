@@ -5,27 +5,34 @@ Kinds of files:
 - `string_to_param` with one tensor: the original textual inversion's and AUTOMATIC1111's own .pt;
 - tensors `clip_l` and `clip_g`: for SDXL, one per text encoder;
 - a single tensor of any name: diffusers' .bin, kohya's .safetensors;
-- a picture with the first kind inside: see `embedding_picture`.
+- a picture with the first kind inside: see `catalog.embedding_picture`;
+- a LoRA with tensors `bundle_emb.<name>.<tensor of one of these kinds>`: its names count while it is applied.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sdserver.bundle.adapters.file import bundled_embeddings
 from sdserver.bundle.embedding_picture import PICTURES, read_picture
-from sdserver.errors import UnreadableCheckpoint, UnsupportedCheckpoint
+from sdserver.errors import CheckpointError, UnreadableCheckpoint, UnsupportedCheckpoint, UnusableAdapter
+from sdserver.jobs.model import Adapter, Embedding
 
 _PICKLED = (".pt", ".bin")
 _KEPT = 256
+_SHOWN = 100
+_PARAMETERS = "string_to_param"
 _SDXL = ("clip_l", "clip_g")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +55,10 @@ class Vectors:
         return int(self.tensors[-1].shape[0])
 
 
+Bundled = Mapping[Embedding, Vectors]
+"""The textual inversions inside of LoRAs; as path they have the LoRA's, a slash, and their name."""
+
+
 class EmbeddingFiles:
     """Reads files of textual inversions, and keeps the last ones until they change.
 
@@ -57,7 +68,8 @@ class EmbeddingFiles:
 
     def __init__(self, *, allow_pickle: bool) -> None:
         self._allow_pickle = allow_pickle
-        self._kept: OrderedDict[str, tuple[tuple[int, int], Vectors]] = OrderedDict()
+        self._kept: _Kept[Vectors] = _Kept("embedding", UnreadableCheckpoint)
+        self._bundled: _Kept[Bundled] = _Kept("adapter", UnusableAdapter)
 
     def read(self, path: str) -> Vectors:
         """The vectors of a file.
@@ -66,17 +78,43 @@ class EmbeddingFiles:
             UnreadableCheckpoint: missing, damaged, or no textual inversion.
             UnsupportedCheckpoint: it is a pickle and those are not allowed, or of an unknown kind.
         """
+        return self._kept.of(path, lambda file: read_vectors(file, allow_pickle=self._allow_pickle))
+
+    def bundled(self, adapters: Iterable[Adapter]) -> Bundled:
+        """The textual inversions inside the LoRAs among adapters, in order.
+
+        Raises:
+            UnusableAdapter: a file is missing or damaged, or holds something else under their names.
+        """
+        paths = dict.fromkeys(adapter.path for adapter in adapters if adapter.kind == "lora")
+        found: dict[Embedding, Vectors] = {}
+        for path in paths:
+            found |= self._bundled.of(path, lambda file: read_bundled(file, allow_pickle=self._allow_pickle))
+        return found
+
+
+class _Kept(Generic[T]):
+    """What was read from the files asked for last, until they change."""
+
+    def __init__(self, kind: str, error: type[CheckpointError]) -> None:
+        self._kind = kind
+        self._error = error
+        self._read: OrderedDict[str, tuple[tuple[int, int], T]] = OrderedDict()
+
+    def of(self, path: str, read: Callable[[Path], T]) -> T:
+        """What the file holds; raises the error if there is none, and what `read` raises."""
         try:
             status = Path(path).stat()
         except OSError as error:
-            raise UnreadableCheckpoint(f"The embedding {Path(path).name} cannot be read: {error}") from error
+            message = f"The {self._kind} {Path(path).name} cannot be read: {error.strerror}"
+            raise self._error(message) from error
         stamp = (status.st_mtime_ns, status.st_size)
-        if path not in self._kept or self._kept[path][0] != stamp:
-            self._kept[path] = stamp, read_vectors(Path(path), allow_pickle=self._allow_pickle)
-        self._kept.move_to_end(path)
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
-        return self._kept[path][1]
+        if path not in self._read or self._read[path][0] != stamp:
+            self._read[path] = stamp, read(Path(path))
+        self._read.move_to_end(path)
+        while len(self._read) > _KEPT:
+            self._read.popitem(last=False)
+        return self._read[path][1]
 
 
 def read_vectors(path: Path, *, allow_pickle: bool) -> Vectors:
@@ -97,6 +135,22 @@ def read_vectors(path: Path, *, allow_pickle: bool) -> Vectors:
     raise UnsupportedCheckpoint(f"The embedding {path.name} is of a kind that is not known.")
 
 
+def read_bundled(path: Path, *, allow_pickle: bool) -> Bundled:
+    """The textual inversions inside a LoRA; see `EmbeddingFiles.bundled` for the errors."""
+    found: dict[Embedding, Vectors] = {}
+    for name, parts in bundled_embeddings(path, allow_pickle=allow_pickle).items():
+        content: dict[str, Any] = {}
+        for part, tensor in parts.items():
+            kind, _, inner = part.partition(".")
+            content |= {kind: {inner: tensor}} if kind == _PARAMETERS else {part: tensor}
+        try:
+            found[Embedding(name, f"{path}/{name}")] = _vectors(content)
+        except ValueError as error:
+            message = f"{path.name} cannot be used, its embedding {name[:_SHOWN]!r} is damaged: {error}"
+            raise UnusableAdapter(message) from error
+    return found
+
+
 def _unpickled(path: Path) -> Any:
     """The original files hold their tensor in torch's ParameterDict."""
     with torch.serialization.safe_globals([nn.ParameterDict]):
@@ -106,8 +160,8 @@ def _unpickled(path: Path) -> Any:
 def _vectors(content: Any) -> Vectors:
     if not isinstance(content, Mapping):
         raise ValueError("it holds no dictionary")
-    if "string_to_param" in content:
-        parameters = content["string_to_param"]
+    if _PARAMETERS in content:
+        parameters = content[_PARAMETERS]
         return Vectors((_single(dict(parameters.items()) if hasattr(parameters, "items") else {}),))
     if all(name in content for name in _SDXL):
         return Vectors(tuple(_matrix(content[name]) for name in _SDXL))

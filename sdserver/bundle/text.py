@@ -18,7 +18,7 @@ from sdserver.bundle.parts import Parts
 from sdserver.calls import Conditioning, EncodeText
 from sdserver.errors import CheckpointError, InvalidField, RequestError
 from sdserver.jobs.job import Emphasis
-from sdserver.jobs.model import Embedding
+from sdserver.jobs.model import Embedding, Model
 from sdserver.prompt.chunks import Chunk, chunk_text
 from sdserver.prompt.lexicon import Lexicon, Names
 
@@ -69,20 +69,26 @@ class TextEncoders:
 
         All calls know the same textual inversions. A call's result is a RequestError where its text is
         bad, a CheckpointError where a textual inversion that it names cannot be read.
+
+        Raises:
+            UnusableAdapter: the textual inversions inside a LoRA cannot be read.
         """
         learned: dict[Embedding, Vectors] = {}
-        lexicon = self._lexicon(calls[0].model.embeddings, learned)
+        lexicon = self._lexicon(calls[0].model, learned)
         wanted = [self._chunk(call, lexicon) for call in calls]
         good = [want for want in wanted if isinstance(want, _Wanted)]
         encoded = [self._encode(good, index, learned) for index in range(len(self._encoders))]
         return [self._condition(want, encoded) if isinstance(want, _Wanted) else want for want in wanted]
 
-    def _lexicon(self, embeddings: tuple[Embedding, ...], learned: dict[Embedding, Vectors]) -> Lexicon:
+    def _lexicon(self, model: Model, learned: dict[Embedding, Vectors]) -> Lexicon:
         """Finds textual inversions; the vectors of those that are met are put into `learned`.
 
         Names are tokenised by the first encoder for all of them, as in A1111. One of another width
-        belongs to another family: its name is plain text.
+        belongs to another family: its name is plain text. Those inside the model's LoRAs come last, so
+        of equal names a file of the embeddings' folder that fits is meant, then the first LoRA's.
         """
+        bundled = self._files.bundled(model.adapters)
+        embeddings = (*model.embeddings, *bundled)
         if self._named[0] != embeddings:
             ids = self._encoders[0].tokenize([embedding.name for embedding in embeddings])
             self._named = embeddings, Names(zip(ids, embeddings, strict=True))
@@ -90,7 +96,8 @@ class TextEncoders:
 
         def vectors_of(embedding: Embedding) -> int | None:
             if embedding not in learned:
-                learned[embedding] = self._files.read(embedding.path)
+                inside = bundled.get(embedding)
+                learned[embedding] = inside or self._files.read(embedding.path)
             vectors = learned[embedding]
             return vectors.count if vectors.fits(widths) else None
 

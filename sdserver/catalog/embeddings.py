@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import orjson
 
+from sdserver.catalog.embedding_picture import ENDINGS, is_preview, read_carried
 from sdserver.catalog.pickle_header import Other, TensorShape, read_pickle
 from sdserver.catalog.safetensors_header import Shape, read_header
 from sdserver.catalog.scan import is_pickle
@@ -15,6 +16,7 @@ _TOKEN_TABLE: Final = "token_embedding.weight"  # noqa: S105 - a tensor's name
 _TEXT_ENCODERS: Final = ("text_encoder", "text_encoder_2")
 _MAX_CONFIG_BYTES = 2**20
 _LIMIT = 2**63
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ def read_embedding(path: Path) -> EmbeddingFacts:
         OSError: it cannot be read.
         ValueError: it is no textual inversion.
     """
-    content = read_pickle(path) if is_pickle(path) else read_header(path).shapes
+    content = _content(path)
     if not isinstance(content, Mapping):
         raise ValueError("it holds no dictionary")
     shape, vectors = _size(content)
@@ -53,6 +55,28 @@ def read_embedding(path: Path) -> EmbeddingFacts:
         shape,
         vectors,
     )
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the file is a picture, which may carry a textual inversion."""
+    return path.name.lower().endswith(ENDINGS)
+
+
+def carried_name(path: Path) -> str | None:
+    """The name of the textual inversion that a picture carries, as it says inside, else the file's.
+
+    None if it carries none, as previews do; one is told by its name, `<name>.preview.png`, too.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: what it carries is damaged.
+    """
+    carried = None if is_preview(path) else read_carried(path, _listed_shape)
+    if carried is None:
+        return None
+    _size(carried)
+    name = (_text(carried.get("name")) or "").strip()
+    return name[:_LONGEST_NAME] or path.stem
 
 
 def text_width(checkpoint: Path) -> int | None:
@@ -71,6 +95,22 @@ def text_width(checkpoint: Path) -> int | None:
         shape for name, shape in _tensors(checkpoint) if name.endswith(_TOKEN_TABLE) and len(shape) == 2
     )
     return sum(shape[1] for shape in tables) or None
+
+
+def _content(path: Path) -> Any:
+    """Tensors as their shapes, and whatever else the file says."""
+    if is_picture(path):
+        return read_carried(path, _listed_shape)
+    return read_pickle(path) if is_pickle(path) else read_header(path).shapes
+
+
+def _listed_shape(numbers: Any) -> Shape:
+    """The shape of a tensor that is written as nested lists."""
+    shape: list[int] = []
+    while isinstance(numbers, list):
+        shape.append(len(numbers))
+        numbers = numbers[0] if numbers else None
+    return tuple(shape)
 
 
 def _size(content: Mapping[str, Any]) -> tuple[int, int]:

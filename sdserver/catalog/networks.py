@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdserver.catalog import vaes
-from sdserver.catalog.embeddings import EmbeddingFacts, read_embedding, text_width
+from sdserver.catalog.embedding_picture import ENDINGS as PICTURE_ENDINGS
+from sdserver.catalog.embeddings import EmbeddingFacts, carried_name, is_picture, read_embedding, text_width
 from sdserver.catalog.file_facts import FileFacts, Stamp, stamp_of
 from sdserver.catalog.hashes import HashCache, Part
 from sdserver.catalog.loras import Loras, describe_lora
@@ -23,7 +24,7 @@ from sdserver.errors import InvalidField, RequestError
 log = logging.getLogger(__name__)
 
 _LORA_ENDINGS = (".safetensors", ".pt", ".ckpt")
-_EMBEDDING_ENDINGS = (".safetensors", ".pt", ".bin")
+_EMBEDDING_ENDINGS = (".safetensors", ".pt", ".bin", *PICTURE_ENDINGS)
 _HYPERNETWORK_ENDINGS = (".pt",)
 _VAE_FILE_ENDINGS = (".safetensors", ".pt", ".ckpt")
 _UPSCALER_ENDINGS = (".safetensors", ".pt", ".pth")
@@ -99,6 +100,8 @@ class Networks:
         self._refreshing = threading.Lock()
         self._described: dict[Path, tuple[Stamp, NetworkFile]] = {}
         self._facts = FileFacts(read_embedding)
+        self._carried = FileFacts(carried_name)
+        self._told: set[str] = set()
         self._widths = FileFacts(text_width)
         self._lists = self._scan()
 
@@ -114,6 +117,29 @@ class Networks:
     def embeddings(self) -> tuple[NetworkFile, ...]:
         """Every textual inversion, by name without regard to case, whatever checkpoint it is for."""
         return tuple(self._lists.embeddings.values())
+
+    def refused_embeddings(self) -> tuple[str, ...]:
+        """Names of the textual inversions that are left out because pickles are not allowed, sorted.
+
+        Not those that another file, which may be used, is named by.
+        """
+        lists = self._lists
+        return tuple(
+            sorted(
+                name for kind, name in lists.refused if kind == "embedding" and name not in lists.embeddings
+            )
+        )
+
+    def tell_refused(self, names: Iterable[str]) -> None:
+        """Log that prompts name these left out textual inversions; each is told of once."""
+        for name in names:
+            if name not in self._told:
+                self._told.add(name)
+                log.warning(
+                    "a prompt names the embedding %r, which has no effect, for it is a pickle: start the "
+                    "server with --allow-pickle, or convert the file to safetensors",
+                    name[:_LONGEST_NAME_SHOWN],
+                )
 
     def hypernetworks(self) -> tuple[NetworkFile, ...]:
         """Every hypernetwork, by path."""
@@ -285,11 +311,16 @@ class Networks:
         return lists
 
     def _describe(self, kind: NetworkKind, path: Path, name: Name) -> NetworkFile | None:
-        """The entry of a path; None, with a warning, if the file cannot be read (any more)."""
+        """The entry of a path; None if it is none of the kind (a picture that carries no embedding), or,
+        with a warning, if the file cannot be read (any more).
+        """
         try:
             status = path.stat()
             if kind == "embedding" and status.st_size == 0:
                 return None
+            if kind == "embedding" and is_picture(path):
+                carried = self._carried.of(path)
+                return None if carried is None else NetworkFile(kind, carried, str(path), carried)
             if kind != "lora":
                 return NetworkFile(kind, name(path), str(path), name(path))
             stamp = stamp_of(status)

@@ -3,12 +3,14 @@
 import binascii
 import io
 import zlib
+from collections.abc import Mapping
 from typing import Final, Literal, get_args
 
 from PIL import Image
 from PIL.ExifTags import IFD
 from PIL.PngImagePlugin import PngInfo
 
+from sdserver.errors import RequestError
 from sdserver.images.pictures import to_image
 from sdserver.jobs.events import Picture
 
@@ -20,6 +22,10 @@ USER_COMMENT = 0x9286
 USER_COMMENT_ENCODING = b"UNICODE\0"
 # A JPEG segment holds 65,535 bytes; EXIF needs some of them, and UTF-16 takes two or four a character.
 MAX_JPEG_COMMENT_BYTES = 65_000
+
+
+MAX_SIDES: Final[Mapping[PictureFormat, int]] = {"jpg": 65_500, "jpeg": 65_500, "webp": 16_383}
+"""Of what the formats can hold; PNG holds all."""
 
 
 def encode(
@@ -40,8 +46,18 @@ def encode(
             A JPEG's is cut after 65,000 bytes, which is what the format can hold.
         quality: 1 to 100, for JPEG and WebP.
         lossless: for WebP alone.
+
+    Raises:
+        RequestError: the picture is too large for the format.
     """
     image = to_image(picture) if isinstance(picture, Picture) else picture
+    most = MAX_SIDES.get(picture_format, max(image.size))
+    if max(image.size) > most:
+        message = (
+            f"A picture of {image.width:,} x {image.height:,} pixels cannot be written as {picture_format}, "
+            f"whose sides are at most {most:,}: choose png."
+        )
+        raise RequestError(message)
     if picture_format != "png":
         image = image.convert("RGB")
     buffer = io.BytesIO()

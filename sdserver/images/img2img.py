@@ -12,7 +12,7 @@ from sdserver.images.finish import Finish
 from sdserver.images.masks import Box
 from sdserver.images.overlay import cut_out, flatten
 from sdserver.images.pictures import to_picture
-from sdserver.images.resize import FIT, LATENT, resize
+from sdserver.images.resize import COVER, FIT, LATENT, check_resize, resize
 from sdserver.jobs.events import Picture
 from sdserver.jobs.job import Mask, MaskedContent
 
@@ -89,39 +89,59 @@ class _Masks:
     region: Box | None
 
 
-def prepare(image: Image.Image, preparation: Preparation) -> Prepared:
-    """Make a picture ready for img2img.
+class Preparing:
+    """Makes the pictures of a request ready for img2img; what they share is computed once.
 
     Args:
-        image: as the client sent it, of any mode.
         preparation: what is asked.
 
     Raises:
-        InvalidField: the background is no colour, or blur or padding are out of range.
+        InvalidField: blur or padding are out of range.
+        RequestError: the mask's proportions are too far from those of the pass.
     """
-    found = _masks(preparation)
-    region = found.region if found else None
-    resize_latent = region is None and preparation.resize_mode == LATENT
-    start = flatten(image, _colour(preparation.background))
-    if region is None and not resize_latent:
-        start = resize(start, preparation.resize_mode, preparation.width, preparation.height)
-    overlay = mask = None
-    if found:
-        mask = _fitting(found.overlay, start.size, preparation.resize_mode)
-        if preparation.overlay:
-            overlay = cut_out(start, mask).convert("RGBA")
-    if region:
-        start = resize(start.crop(region), FIT, preparation.width, preparation.height)
-    if found and preparation.content != "original":
-        start = fill(start, _fitting(found.paint, start.size, preparation.resize_mode))
-    colours = lab(start) if preparation.colour_correction else None
-    return Prepared(
-        to_picture(start),
-        _job_mask(found.paint, preparation) if found else None,
-        resize_latent,
-        region is not None,
-        Finish(colours, overlay, region, mask),
-    )
+
+    def __init__(self, preparation: Preparation) -> None:
+        self._asked = preparation
+        self._masks = _masks(preparation)
+        self._region = self._masks.region if self._masks else None
+
+    @property
+    def resizes_latent(self) -> bool:
+        """Whether pictures keep their size, and their latents are brought to the pass's."""
+        return self._region is None and self._asked.resize_mode == LATENT
+
+    def prepare(self, image: Image.Image) -> Prepared:
+        """Make a picture, of any mode, ready.
+
+        Raises:
+            InvalidField: the background is no colour.
+            RequestError: the picture's proportions are too far from those of the pass.
+        """
+        asked, found, region = self._asked, self._masks, self._region
+        start = flatten(image, _colour(asked.background))
+        if region is None and not self.resizes_latent:
+            start = resize(start, asked.resize_mode, asked.width, asked.height)
+        overlay = mask = None
+        if found:
+            mask = _fitting(found.overlay, start.size, asked.resize_mode)
+            if asked.overlay:
+                overlay = cut_out(start, mask).convert("RGBA")
+        if region:
+            start = resize(start.crop(region), FIT, asked.width, asked.height)
+        if found and asked.content != "original":
+            start = fill(start, _fitting(found.paint, start.size, asked.resize_mode))
+        return Prepared(
+            to_picture(start),
+            _job_mask(found.paint, asked) if found else None,
+            self.resizes_latent,
+            region is not None,
+            Finish(lab(start) if asked.colour_correction else None, overlay, region, mask),
+        )
+
+
+def prepare(image: Image.Image, preparation: Preparation) -> Prepared:
+    """Make one picture ready; see `Preparing`."""
+    return Preparing(preparation).prepare(image)
 
 
 def _masks(preparation: Preparation) -> _Masks | None:
@@ -139,6 +159,7 @@ def _masks(preparation: Preparation) -> _Masks | None:
     region = masks.crop_region(mask, preparation.padding, width, height)
     if region is None:
         return None
+    check_resize((width, height), COVER, *region.size)  # what is painted has to find its way back
     return _Masks(resize(mask.crop(region), FIT, width, height), mask, region)
 
 

@@ -35,7 +35,7 @@ DEFAULTS: Mapping[str, InfoValue] = {
     "Refiner switch by sampling steps": False,
 }
 
-_VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?:-(\d+))?")
+_VERSION = re.compile(r"v?(\d{1,9})\.(\d{1,9})\.(\d{1,9})(?:-(\d{1,9}))?")
 _OLD_HIRES_SIDE = 512
 _MOST_DIGITS = 9
 _HIRES_PROMPT, _HIRES_NEGATIVE = "Hires prompt", "Hires negative prompt"

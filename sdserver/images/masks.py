@@ -10,7 +10,8 @@ from sdserver.errors import InvalidField
 from sdserver.images.resize import scaled
 
 ALPHA_THRESHOLD = 128
-MAX_BLUR = 1024
+MAX_BLUR_WORK = 5 * 10**9
+"""Pixels times standard deviation: about ten seconds."""
 
 
 class Box(NamedTuple):
@@ -51,11 +52,13 @@ def blur(mask: Image.Image, x: int, y: int) -> Image.Image:
     Values are rounded after each direction, by OpenCV's fixed-point arithmetic.
 
     Raises:
-        InvalidField: more than 1024 pixels.
+        InvalidField: more than can be done in reasonable time for a mask of this size.
     """
-    for field, sigma in (("mask_blur_x", x), ("mask_blur_y", y)):
-        if sigma > MAX_BLUR:
-            raise InvalidField(field, f"The mask can be blurred by at most {MAX_BLUR} pixels.")
+    most = MAX_BLUR_WORK // (mask.width * mask.height)
+    if max(x, 0) + max(y, 0) > most:
+        size = f"{mask.width:,} x {mask.height:,}"
+        message = f"A mask of {size} pixels can be blurred by at most {most // 2:,} pixels."
+        raise InvalidField("mask_blur", message)
     levels = np.asarray(mask)
     if x > 0:
         levels = cv2.GaussianBlur(levels, (_kernel(x), 1), x).astype(np.uint8)

@@ -7,14 +7,38 @@ size all the same, it is fitted in.) The mode of the picture is kept.
 
 from PIL import Image
 
+from sdserver.errors import RequestError
+
 STRETCH, COVER, FIT, LATENT = range(4)
+MAX_PIXELS = 2**27
+"""Of the pictures between the first and the last: a narrow one may become huge in one direction."""
+
+
+def check_resize(size: tuple[int, int], mode: int, width: int, height: int) -> None:
+    """See that a picture of some size can be resized.
+
+    Raises:
+        RequestError: its proportions are too far from those of the result.
+    """
+    across, down = (width, height) if mode == STRETCH else _inner_size(size, mode, width, height)
+    if across * max(size[1], down) > MAX_PIXELS:
+        message = (
+            f"A picture of {size[0]:,} x {size[1]:,} pixels cannot be brought to {width:,} x {height:,}: "
+            "send one of other proportions."
+        )
+        raise RequestError(message)
 
 
 def resize(image: Image.Image, mode: int, width: int, height: int) -> Image.Image:
-    """The picture at the size, by Lanczos."""
+    """The picture at the size, by Lanczos.
+
+    Raises:
+        RequestError: see `check_resize`.
+    """
+    check_resize(image.size, mode, width, height)
     if mode == STRETCH:
         return scaled(image, width, height)
-    inner = _inner_size(image, mode, width, height)
+    inner = _inner_size(image.size, mode, width, height)
     fitted = scaled(image, *inner)
     # Both halves are rounded on their own: an odd rest leaves a line of black, as in AUTOMATIC1111.
     left, top = width // 2 - inner[0] // 2, height // 2 - inner[1] // 2
@@ -36,12 +60,12 @@ def scaled(
     return image.resize((width, image.height), resampling).resize((width, height), resampling)
 
 
-def _inner_size(image: Image.Image, mode: int, width: int, height: int) -> tuple[int, int]:
-    """The size that covers `width` and `height` or fits in, at the picture's proportions."""
-    is_wider = width / height > image.width / image.height
+def _inner_size(size: tuple[int, int], mode: int, width: int, height: int) -> tuple[int, int]:
+    """The size that covers `width` and `height` or fits in, at the proportions of `size`."""
+    is_wider = width / height > size[0] / size[1]
     if is_wider == (mode == COVER):
-        return width, max(1, image.height * width // image.width)
-    return max(1, image.width * height // image.height), height
+        return width, max(1, size[1] * width // size[0])
+    return max(1, size[0] * height // size[1]), height
 
 
 def _smear(result: Image.Image, fitted: Image.Image, left: int, top: int) -> None:

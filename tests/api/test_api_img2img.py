@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from sdserver.api.config import Limits
 from sdserver.jobs.job import Img2Img
 from tests.api.conftest import Server
 from tests.api.test_api_requests import detail_of
@@ -23,6 +24,7 @@ def png(color: str, size: tuple[int, int] = (64, 64), mode: str = "RGB") -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+NARROW, NARROW_MASK = png("red", (1, 100_000)), png("white", (1, 100_000))
 RED, BLUE, WHITE, BLACK = png("red"), png("blue"), png("white"), png("black")
 
 
@@ -69,6 +71,21 @@ def pixel(job: Img2Img) -> tuple[int, ...]:
         ({"init_images": [RED], "width": 0}, 422, "'width'"),
         ({"init_images": [RED], "denoising_strength": -0.5}, 422, "'denoising_strength' must be from 0"),
         ({"init_images": [RED], "denoising_strength": 5}, 200, ""),
+        ({"init_images": [RED], "denoising_strength": 1e-5}, 200, ""),
+        (
+            {
+                "init_images": [RED],
+                "denoising_strength": 1e-5,
+                "override_settings": {"img2img_fix_steps": True},
+            },
+            422,
+            "'denoising_strength' must be 0 or at least 0.001",
+        ),
+        ({"init_images": [RED], "resize_mode": 2**70}, 422, "'resize_mode'"),
+        ({"init_images": [RED], "inpainting_fill": 1e308}, 422, "'inpainting_fill'"),
+        ({"init_images": [RED], "inpainting_mask_invert": -(2**64)}, 422, "'inpainting_mask_invert'"),
+        ({"init_images": [NARROW], "resize_mode": 1, "width": 1024}, 422, "of other proportions"),
+        ({"init_images": [NARROW], "mask": NARROW_MASK}, 422, "of other proportions"),
         ({"init_images": [RED], "mask": WHITE, "mask_blur": -1}, 422, "'mask_blur'"),
         ({"init_images": [RED], "mask": WHITE, "mask_blur": 10**6}, 422, "'mask_blur'"),
         ({"init_images": [RED], "inpaint_full_res_padding": -1}, 422, "'inpaint_full_res_padding'"),
@@ -204,3 +221,25 @@ def test_noise_under_a_mask_is_that_of_the_first_batch(serve: Callable[..., Serv
     jobs = jobs_of(serve(), body)
     assert [job.mask.content_seed for job in jobs if job.mask] == [1, 2, 1, 2]
     assert [job.noise.seed for job in jobs] == [1, 2, 3, 4]
+
+
+def test_results_that_are_too_large_together_are_refused(serve: Callable[..., Server]) -> None:
+    """A cropped result is as large as the picture sent, however small the pass is."""
+    server = serve(limits=Limits(max_pixels=128 * 128, max_images=4))
+    body = BASE | {"init_images": [png("red", (200, 200))], "mask": png("white", (200, 200))}
+    assert server.post("img2img", body).status_code == 200
+    response = server.post("img2img", body | {"n_iter": 2})
+    assert response.status_code == 422
+    assert "80,000 pixels together" in detail_of(response.json())
+
+
+@pytest.mark.parametrize(("sends", "status"), [(True, 422), (False, 200)])
+def test_a_grid_that_its_format_cannot_hold(
+    serve: Callable[..., Server], *, sends: bool, status: int
+) -> None:
+    """It is refused where it is to be sent; where it is only saved the pictures come all the same."""
+    options = {"samples_format": "webp", "grid_format": "webp", "n_rows": 1, "return_grid": sends}
+    body = {"steps": 1, "width": 1024, "height": 8, "batch_size": 17, "save_images": True}
+    response = serve().post("txt2img", body | {"override_settings": options})
+    assert response.status_code == status, response.text
+    assert "choose png" in (response.text if sends else response.headers["X-Save-Error"])

@@ -202,6 +202,23 @@ def test_the_rules_fit_the_defaults() -> None:
         assert normalise(key, value, value) == value
 
 
+@pytest.mark.parametrize("nothing", ["", None])
+def test_overriding_with_no_checkpoint_keeps_the_chosen_one(
+    serve: Callable[..., Server], nothing: str | None
+) -> None:
+    server = serve()
+    overrides = {"sd_model_checkpoint": nothing}
+    assert server.post("txt2img", {"steps": 1, "override_settings": overrides}).status_code == 200
+    assert server.engine.jobs[0].model.checkpoint == "/models/tiny-sd15.safetensors"
+
+
+def test_numbers_that_no_answer_can_hold_are_refused(serve: Callable[..., Server]) -> None:
+    server = serve()
+    for value in ("1" * 30, 1e300, -(2**64)):
+        assert server.post("options", {"lora_in_memory_limit": value}).status_code == 422
+    assert server.get("options").status_code == 200
+
+
 def test_null_resets_an_option() -> None:
     assert normalise("jpeg_quality", None, 80.0) == 80.0
     with pytest.raises(InvalidField):

@@ -7,6 +7,7 @@ import struct
 import pytest
 from PIL import Image
 
+from sdserver.errors import RequestError
 from sdserver.images.codec import FORMATS, PictureFormat, encode, to_base64
 from sdserver.jobs.events import Picture
 
@@ -81,3 +82,12 @@ def test_base64_has_no_prefix_and_no_line_ends() -> None:
 
 def test_formats_are_the_four_of_the_api() -> None:
     assert FORMATS == ("png", "jpg", "jpeg", "webp")
+
+
+@pytest.mark.parametrize(("picture_format", "width"), [("webp", 16_384), ("jpg", 65_501)])
+def test_what_a_format_cannot_hold_is_refused(picture_format: PictureFormat, width: int) -> None:
+    wide = Image.new("RGB", (width, 1))
+    with pytest.raises(RequestError, match="choose png"):
+        encode(wide, picture_format)
+    assert encode(wide.crop((0, 0, width - 1, 1)), picture_format)
+    assert encode(wide, "png")

@@ -129,3 +129,7 @@ def test_styles_of_the_hires_prompt_must_be_the_same() -> None:
 def test_a_hypernetwork_of_old_texts_becomes_a_tag() -> None:
     text = "a cat\nSteps: 1, Seed: 2, Sampler: Euler, Hypernet: h, Hypernet strength: 0.5"
     assert read(text)["Prompt"] == "a cat<hypernet:h:0.5>"
+
+
+def test_an_endless_version_is_none() -> None:
+    assert read(f"x\nSteps: 1, Seed: 2, CFG scale: 7, Version: v{'9' * 6000}.1.1")["Steps"] == "1"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdserver.errors import RequestError
 from sdserver.images.resize import COVER, FIT, LATENT, STRETCH, resize
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -56,3 +57,14 @@ def test_fit_leaves_a_black_line_where_the_rest_is_odd() -> None:
 
 def test_extreme_proportions_still_give_a_picture() -> None:
     assert resize(Image.new("L", (2000, 1), 255), FIT, 64, 64).getextrema() == (255, 255)
+
+
+@pytest.mark.parametrize(("size", "mode"), [((1, 10**6), STRETCH), ((1, 10**4), COVER), ((10**4, 1), COVER)])
+def test_proportions_that_would_fill_the_memory_are_refused(size: tuple[int, int], mode: int) -> None:
+    with pytest.raises(RequestError, match="other proportions"):
+        resize(Image.new("1", size).convert("L"), mode, 1024, 1024)
+
+
+@pytest.mark.parametrize("size", [(1, 10**5), (10**5, 1), (8000, 8000)])
+def test_narrow_and_large_pictures_fit(size: tuple[int, int]) -> None:
+    assert resize(Image.new("L", size), FIT, 64, 64).size == (64, 64)

@@ -1,6 +1,5 @@
 """The answer to a finished request."""
 
-import io
 import json
 import logging
 import math
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import orjson
+from PIL import Image
 
 from sdserver.api.answer.facts import Facts
 from sdserver.api.answer.info import info, infotext
@@ -16,9 +16,10 @@ from sdserver.api.answer.shown import Plain, Shown, shown
 from sdserver.api.requests import Img2ImgRequest, Request
 from sdserver.api.saving import grid_rules, name_facts, picture_rules
 from sdserver.api.translate.plan import Plan
+from sdserver.errors import RequestError
 from sdserver.images.codec import PictureFormat, encode, to_base64
 from sdserver.images.files import Saver
-from sdserver.jobs.events import Cancelled, Finished
+from sdserver.jobs.events import Cancelled, Finished, Picture
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ def render_answer(plan: Plan, ends: Sequence[Finished | Cancelled], facts: Facts
         ends: the jobs' ends, in order.
         facts: what turned out meanwhile.
         saver: writes the files.
+
+    Raises:
+        RequestError: a picture is too large for the format that it is to be sent in.
     """
     items, sends = shown(plan, ends), plan.request.send_images
     images: list[str] = []
@@ -61,9 +65,9 @@ def render_answer(plan: Plan, ends: Sequence[Finished | Cancelled], facts: Facts
         if item.kept:
             try:
                 _save(plan, item, text, data, facts, saver)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RequestError) as error:
                 log.error("a picture could not be saved: %s", error)
-                save_error = getattr(error, "strerror", None) or "the folder is not allowed"
+                save_error = _reason(error)
     # One that was stopped before its first picture still says what would have been made.
     texts = texts or [infotext(plan, 0, facts)]
     first = items[0] if items else None
@@ -76,6 +80,13 @@ def render_answer(plan: Plan, ends: Sequence[Finished | Cancelled], facts: Facts
     return Answer(orjson.dumps(body), save_error)
 
 
+def _reason(error: Exception) -> str:
+    """Why a picture could not be saved, without the server's paths."""
+    if isinstance(error, RequestError):
+        return str(error)
+    return getattr(error, "strerror", None) or "the folder is not allowed"
+
+
 def _echo(request: Request) -> dict[str, Any]:
     """The answer's `parameters`: without the pictures, unless they are wanted."""
     if isinstance(request, Img2ImgRequest) and not request.include_init_images:
@@ -85,32 +96,27 @@ def _echo(request: Request) -> dict[str, Any]:
 
 def _encoded(plan: Plan, item: Shown, text: str, format_option: str, done: dict[str, bytes]) -> bytes:
     """The picture's file in the option's format, encoded once per format."""
-    options = plan.options
-    picture_format = cast(PictureFormat, options.text(format_option))
+    picture_format = plan.options.text(format_option)
     if picture_format not in done:
-        done[picture_format] = encode(
-            item.picture,
-            picture_format,
-            text if options.flag("enable_pnginfo") else None,
-            quality=math.floor(options.number("jpeg_quality")),
-            lossless=options.flag("webp_lossless"),
-        )
+        told = text if plan.options.flag("enable_pnginfo") else None
+        done[picture_format] = _in_format(plan, item.picture, format_option, told)
     return done[picture_format]
 
 
 def _encoded_plain(plan: Plan, item: Plain) -> bytes:
     """A picture without infotext; only PNG keeps its transparency, as in AUTOMATIC1111."""
-    picture_format = plan.options.text("samples_format")
-    quality = math.floor(plan.options.number("jpeg_quality"))
-    buffer = io.BytesIO()
-    if picture_format == "png":
-        item.image.save(buffer, "PNG")
-    elif picture_format == "webp":
-        lossless = plan.options.flag("webp_lossless")
-        item.image.convert("RGB").save(buffer, "WEBP", quality=quality, lossless=lossless)
-    else:
-        item.image.convert("RGB").save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
+    return _in_format(plan, item.image, "samples_format", None)
+
+
+def _in_format(plan: Plan, picture: Picture | Image.Image, format_option: str, text: str | None) -> bytes:
+    options = plan.options
+    return encode(
+        picture,
+        cast(PictureFormat, options.text(format_option)),
+        text,
+        quality=math.floor(options.number("jpeg_quality")),
+        lossless=options.flag("webp_lossless"),
+    )
 
 
 def _save(plan: Plan, item: Shown, text: str, done: dict[str, bytes], facts: Facts, saver: Saver) -> None:

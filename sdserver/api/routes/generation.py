@@ -66,7 +66,7 @@ async def _generate(services: Services, body: Request, receive: Receive) -> Resp
     now = datetime.now().astimezone()
     request_id = uuid.uuid4().hex
     sources = Sources(services.options, services.catalog, services.networks, config, now)
-    if isinstance(body, Img2ImgRequest):
+    if isinstance(body, Img2ImgRequest) or body.infotext:
         plan = await services.in_thread(lambda: translate(body, request_id, sources))
     else:
         plan = translate(body, request_id, sources)

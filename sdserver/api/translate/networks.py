@@ -1,6 +1,7 @@
 """Extra networks: which files the tags of a prompt mean, and how strongly."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ MAX_WEIGHT = 1000.0
 MAX_RANK = 100_000
 _NONE = "None"
 _SHOWN = 100
+_WORD = re.compile(r"[^\W\d_]+|\S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +91,34 @@ def possible_embeddings(texts: Iterable[str], networks: Networks) -> tuple[Netwo
     )
 
 
+def refused_embeddings(texts: Iterable[str], networks: Networks) -> tuple[str, ...]:
+    """What the texts name, as `missing` does, of the embeddings left out for being pickles; tells the log.
+
+    They are plain text to the engine. A name counts where CLIP's words of it stand in a row: runs of
+    letters, and single other characters, without regard to case and white space.
+    """
+    refused = networks.refused_embeddings()
+    if not refused:
+        return ()
+    texts_words = [_words(text) for text in texts]
+    named = [
+        name
+        for name in refused
+        if len(words := _words(name)) > 1 and any(words in text_words for text_words in texts_words)
+    ]
+    networks.tell_refused(named)
+    return tuple(f"embedding:{name}" for name in named)
+
+
 def embeddings_of(files: Sequence[NetworkFile]) -> tuple[Embedding, ...]:
     """As jobs name them."""
     return tuple(Embedding(file.name, file.path) for file in files)
+
+
+def _words(text: str) -> str:
+    """CLIP's words, each between spaces."""
+    # A backslash takes a bracket's meaning away and is no part of the text.
+    return " ".join(("", *_WORD.findall(text.replace("\\", "").lower()), ""))
 
 
 def bare_name(text: str) -> str:

@@ -11,7 +11,7 @@ from sdserver.api.options import Snapshot
 from sdserver.api.requests import Img2ImgRequest
 from sdserver.errors import InvalidField
 from sdserver.images.decode import decode
-from sdserver.images.img2img import Preparation, Prepared, prepare
+from sdserver.images.img2img import Preparation, Prepared, Preparing
 from sdserver.jobs.job import Mask, MaskedContent, Size
 
 CELL: Final = 8
@@ -48,29 +48,45 @@ def init_pictures(request: Img2ImgRequest, options: Snapshot, limits: Limits) ->
 
     Raises:
         InvalidField: a picture cannot be read, they are too large together, or there are too many.
+        RequestError: their proportions are too far from those of the pass.
     """
     texts = request.init_images or []
     if len(texts) > request.batch_size:
         message = f"bad number of images passed: {len(texts)}; expecting {request.batch_size} or less"
         raise InvalidField("init_images", message)
     mask = decode(request.mask, "mask", limits.max_init_pixels) if request.mask else None
-    preparation = _preparation(request, options, mask)
+    preparing = Preparing(_preparation(request, options, mask))
     left = limits.max_init_pixels
     prepared: list[Prepared] = []
     for text in texts:
         picture = decode(text, "init_images", left)
         left -= picture.width * picture.height
-        prepared.append(prepare(picture, preparation))
-        _check_latent_resize(prepared[-1], limits)
+        if preparing.resizes_latent:
+            _check_latent_resize(picture, limits)
+        prepared.append(preparing.prepare(picture))
     batch_size = request.batch_size if len(prepared) == 1 else len(prepared)
-    return Inits(tuple(prepared), batch_size)
+    inits = Inits(tuple(prepared), batch_size)
+    _check_results(inits, batch_size * request.n_iter, limits)
+    return inits
 
 
-def _check_latent_resize(prepared: Prepared, limits: Limits) -> None:
+def _check_results(inits: Inits, images: int, limits: Limits) -> None:
+    """See that the results are not too large together: cropped ones become as large as the pictures."""
+    overlays = [inits.of(k).finish.overlay for k in range(images)]
+    pixels = sum(overlay.width * overlay.height for overlay in overlays if overlay is not None)
+    most = limits.max_pixels * limits.max_images
+    if pixels > most:
+        message = (
+            f"The results would have {pixels:,} pixels together, at most {most:,} are allowed: ask for "
+            "fewer images, or send smaller pictures."
+        )
+        raise InvalidField("init_images", message)
+
+
+def _check_latent_resize(picture: Image.Image, limits: Limits) -> None:
     """See that a picture which is encoded in its own size is not too large or small for that."""
-    width, height = prepared.init.width, prepared.init.height
-    is_small = min(width, height) < limits.min_side
-    if prepared.resize_latent and (is_small or width * height > limits.max_pixels):
+    width, height = picture.size
+    if min(width, height) < limits.min_side or width * height > limits.max_pixels:
         message = (
             f"With resize_mode 3 a picture's sides must be at least {limits.min_side} pixels and "
             f"their product at most {limits.max_pixels:,}: choose another mode."

@@ -5,6 +5,7 @@ from typing import cast
 
 from sdserver.api.options import Snapshot
 from sdserver.api.translate.plan import Texts, Wording
+from sdserver.errors import InvalidField
 from sdserver.jobs.job import Emphasis, Prompt
 from sdserver.prompt.comments import strip_comments
 from sdserver.prompt.networks import extract_networks
@@ -51,15 +52,21 @@ def read_prompt(
         hires_calls: of the second pass if this is that one's prompt.
 
     Raises:
-        InvalidField: a prompt is too deep, or has a weight that is too large.
+        InvalidField: a prompt is too deep, or has a weight that is too large or too many parts.
     """
     found = _parts(prompt, calls, hires_calls, old=prompt.old_scheduling)
     for parts, field in zip(found, fields, strict=True):
         check_parts(parts, field)
+        if len(parts) > MAX_PARTS:
+            raise InvalidField(
+                field, f"The {field} has more than {MAX_PARTS} parts joined by AND: join fewer."
+            )
     other = _parts(prompt, calls, hires_calls, old=False) if prompt.old_scheduling else found
     positive, negative = (_uses_emphasis(parts) for parts in found)
     return Wording((positive, negative), depends_on_scheduling=other != found)
 
+
+MAX_PARTS = 100
 
 Found = tuple[tuple[Part, ...], tuple[Part, ...]]
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sdserver.api.limits import check_limits, check_sigmas
+from sdserver.api.limits import check_limits, check_sigmas, check_strength
 from sdserver.api.option_rules import OptionValue, check_served
 from sdserver.api.options import CHECKPOINT, Snapshot
 from sdserver.api.requests import Img2ImgRequest, Request, Txt2ImgRequest
@@ -16,6 +16,7 @@ from sdserver.api.translate.networks import (
     embeddings_of,
     find_networks,
     possible_embeddings,
+    refused_embeddings,
 )
 from sdserver.api.translate.noise import noises
 from sdserver.api.translate.pictures import Inits, init_pictures, job_mask
@@ -30,7 +31,7 @@ from sdserver.jobs.job import Img2Img, Size, Start, Txt2Img
 
 
 def translate(request: Request, request_id: str, sources: Sources) -> Plan:
-    """Resolve a request. Decodes an img2img request's pictures: call it in a worker thread for those.
+    """Resolve a request. Pictures and long infotexts take time: call it in a worker thread for those.
 
     Args:
         request: the validated body.
@@ -55,6 +56,8 @@ def _options(request: Request, sources: Sources) -> tuple[Snapshot, dict[str, Op
     """The options that hold for this request, and what it changes of them."""
     asked = request.override_settings or {}
     overrides = sources.options.parse(asked, "override_settings")
+    if not overrides.get(CHECKPOINT):
+        overrides.pop(CHECKPOINT, None)  # some clients say so that they choose none
     if sources.config.a1111_quirks and CHECKPOINT in overrides:
         try:
             sources.checkpoints.find(str(overrides[CHECKPOINT]))
@@ -105,7 +108,7 @@ def _with_networks(plan: Plan, sources: Sources) -> tuple[Plan, Found]:
 
 
 def _models(plan: Plan, texts: Sequence[Texts], sources: Sources) -> tuple[Plan, Models]:
-    """The plan with its VAE and embeddings, and what makes the passes' models.
+    """The plan with its VAE and embeddings, left out ones told as missing; and what makes the models.
 
     Args:
         plan: so far.
@@ -117,7 +120,9 @@ def _models(plan: Plan, texts: Sequence[Texts], sources: Sources) -> tuple[Plan,
     asked = plan.request.tiling
     tiling = plan.options.flag("tiling") if asked is None else asked
     models = Models(sources, plan.options, tiling, embeddings_of(embeddings))
-    return replace(plan, embeddings=embeddings, vae=models.vae(plan.checkpoint)), models
+    missing = (*plan.missing, *refused_embeddings(words, sources.networks))
+    plan = replace(plan, embeddings=embeddings, missing=missing, vae=models.vae(plan.checkpoint))
+    return plan, models
 
 
 def _txt2img(plan: Plan, request: Txt2ImgRequest, request_id: str, sources: Sources) -> Plan:
@@ -172,6 +177,7 @@ def _with_jobs(plan: Plan, request_id: str, base: Txt2Img) -> Plan:
 
 
 def _img2img(plan: Plan, request: Img2ImgRequest, request_id: str, sources: Sources) -> Plan:
+    check_strength(request.denoising_strength or 0.0, is_exact=plan.options.flag("img2img_fix_steps"))
     inits = init_pictures(request, plan.options, sources.config.limits)
     plan, found = _with_networks(plan, sources)
     plan, models = _models(plan, [plan.texts], sources)

@@ -76,10 +76,13 @@ def bundled_embeddings(path: Path, *, allow_pickle: bool) -> dict[str, dict[str,
     """
     found: dict[str, dict[str, Tensor]] = {}
     with _open(path, allow_pickle=allow_pickle) as weights:
-        for name in weights.shapes:
-            if name.startswith(BUNDLED):
-                embedding, _, part = name.removeprefix(BUNDLED).partition(".")
-                found.setdefault(embedding, {})[part] = weights.tensor(name).clone()
+        try:
+            for name in weights.shapes:
+                if name.startswith(BUNDLED):
+                    embedding, _, part = name.removeprefix(BUNDLED).partition(".")
+                    found.setdefault(embedding, {})[part] = weights.tensor(name).clone()
+        except (SafetensorError, OSError) as error:
+            raise UnusableAdapter(f"{path.name} cannot be read, download it again: {error}") from error
     return found
 
 
