@@ -47,7 +47,9 @@ class Autoencoder:
         return [_picture(image) for image in self.values(latents, tiling=tiling)]
 
     def values(self, latents: Tensor, *, tiling: bool = False) -> Tensor:
-        """Decode latents (n, channels, h, w) to (n, 3, height, width), float32, neither clamped nor rounded."""
+        """Decode latents (n, channels, h, w) to (n, 3, height, width), float32, around -1..1: neither
+        clamped nor rounded.
+        """
         self._tiling.switch(tiling)
         images = self._decode(latents)
         if self._overflows(latents, images):

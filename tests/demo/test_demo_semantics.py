@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from classify import classify
-from measure import held_out
+from measure import CAPTION_SEED, held_out
 from render import Recipe, render
 
 DEMO = Path(__file__).parents[2] / "models" / "Stable-diffusion" / "demo.safetensors"
@@ -20,7 +20,7 @@ COUNT = 16
 
 @pytest.fixture(scope="module")
 def read():
-    captions = held_out(COUNT)
+    captions = held_out(COUNT, CAPTION_SEED)
     pictures = render(DEMO, [caption for caption, _ in captions], range(COUNT), RECIPE)
     return [(asked, classify(picture)) for (_, asked), picture in zip(captions, pictures, strict=True)]
 

@@ -54,10 +54,8 @@ class ToyDevice:
             case Encode(pixels=pixels):
                 cells = torch.nn.functional.avg_pool2d(pixels.double(), 8)
                 return torch.cat([cells, cells.mean(0, keepdim=True)]).float()
-            case Decode(latent=latent, as_values=True):
-                return latent[:3].float().repeat_interleave(8, 1).repeat_interleave(8, 2)
-            case Decode(latent=latent):
-                return decoded(latent)
+            case Decode(latent=latent, as_values=as_values):
+                return values(latent) if as_values else decoded(latent)
             case Upscale(picture=picture):
                 return enlarged(picture)
 
@@ -90,6 +88,11 @@ def decoded(latent):
     flat = (latent[:3] * 64).remainder(256).floor().to(torch.uint8)
     height, width = flat.shape[1:]
     return Picture(width, height, flat.permute(1, 2, 0).contiguous().numpy().tobytes())
+
+
+def values(latent):
+    """Every cell 8 pixels wide and high."""
+    return latent[:3].float().repeat_interleave(8, 1).repeat_interleave(8, 2)
 
 
 def enlarged(picture):
