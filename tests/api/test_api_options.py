@@ -150,6 +150,14 @@ def test_an_overridden_checkpoint_stays_by_its_title(serve: Callable[..., Server
     assert title in [model["title"] for model in server.get("sd-models").json()]
 
 
+def test_the_hash_option_follows_an_overridden_checkpoint_that_stays(serve: Callable[..., Server]) -> None:
+    server = serve()
+    overrides = {"sd_model_checkpoint": "tiny-sd15-inpainting"}
+    body = BASE | {"override_settings": overrides, "override_settings_restore_afterwards": False}
+    assert server.post("txt2img", body).status_code == 200
+    assert server.get("options").json()["sd_checkpoint_hash"] == "b608562db2" + "0" * 54
+
+
 def test_overrides_of_a_refused_request_do_not_stay(serve: Callable[..., Server]) -> None:
     server = serve()
     server.engine.full = True
