@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sdserver.jobs.events import Picture
+from sdserver.jobs.events import Picture, PreviewMethod
 from sdserver.jobs.job import Prompt, Size
 from sdserver.jobs.model import Model
 
@@ -75,17 +75,21 @@ class Predict:
         x: (channels, h, w), already scaled to the network's input; for an inpainting checkpoint with
             the mask and the masked picture's latent behind it, 9 channels.
         timestep: 0..999, may be fractional.
+        evaluation: which one of its pass, counted from 0; it matters where attention is tiled at random.
     """
 
     model: Model
     x: Tensor
     timestep: float
     conditioning: Conditioning
+    evaluation: int = 0
 
     def batch_key(self) -> Key:
-        model = self.model
+        model, attention = self.model, self.model.attention.of_unet()
         shape, tokens = tuple(self.x.shape), self.conditioning.context.shape[0]
-        return ("predict", model.checkpoint, model.adapters, model.tiling, shape, tokens)
+        drawn = self.evaluation if attention.unet else 0
+        same = (model.checkpoint, model.adapters, model.tiling, attention, drawn)
+        return ("predict", *same, shape, tokens)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +108,8 @@ class Decode:
     def batch_key(self) -> Key:
         model = self.model
         shape = tuple(self.latent.shape)
-        return ("decode", model.checkpoint, model.vae, model.tiling, self.as_values, shape)
+        same = (model.checkpoint, model.vae, model.tiling, model.attention.of_vae())
+        return ("decode", *same, self.as_values, shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,17 +138,43 @@ class Upscale:
         return ("upscale", self.upscaler, self.picture.width, self.picture.height)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Preview:
+    """What a latent (channels, h, w) looks like, for the eyes alone. Result: `jobs.events.Picture`, of the
+    latent's size where the method is "cheap", of the picture's with others.
+
+    It never loads a checkpoint and leaves no trace in later results. The engine makes it, no program.
+    """
+
+    model: Model
+    latent: Tensor
+    method: PreviewMethod
+
+    def batch_key(self) -> Key:
+        model = self.model
+        shape = tuple(self.latent.shape)
+        return ("preview", self.method, model.checkpoint, model.vae, model.tiling, shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Report:
-    """Tell the job's client how far it is. Runs on the host at once. Result: None."""
+    """Tell the job's client how far it is. Runs on the host at once. Result: None.
+
+    Attributes:
+        step, steps: evaluations done and in all.
+        model: that evaluated last, None where none did.
+        latent: (channels, h, w): the latest denoised one, not to be changed; None where there is none.
+    """
 
     step: int
     steps: int
+    model: Model | None = None
+    latent: Tensor | None = None
 
 
 class Interrupted(Exception):
     """Thrown into a program to have it finish early with the picture it has so far."""
 
 
-DeviceCall = UseModel | EncodeText | Predict | Decode | Encode | Upscale
+DeviceCall = UseModel | EncodeText | Predict | Decode | Encode | Upscale | Preview
 Call = DeviceCall | Report

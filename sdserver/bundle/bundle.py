@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import nn
 
 from sdserver.bundle.adapters.adapted import OVERLAY_BYTES, Adapted
+from sdserver.bundle.colours import Palettes, cheap
 from sdserver.bundle.device import Attention, Precision, resolve
 from sdserver.bundle.embeddings import EmbeddingFiles
 from sdserver.bundle.load import prepare
 from sdserver.bundle.memory import DeviceMemory, is_out_of_memory, measure, release
 from sdserver.bundle.parts import Parts
+from sdserver.bundle.preview import SmallDecoders
 from sdserver.bundle.spec import Spec
 from sdserver.bundle.text import TextEncoders
 from sdserver.bundle.tiling import Tiling
@@ -21,7 +24,17 @@ from sdserver.bundle.unet import Network
 from sdserver.bundle.upscaler import Upscalers
 from sdserver.bundle.vae import as_batch
 from sdserver.bundle.vae_file import Autoencoders
-from sdserver.calls import Conditioning, Decode, DeviceCall, Encode, EncodeText, Predict, Upscale, UseModel
+from sdserver.calls import (
+    Conditioning,
+    Decode,
+    DeviceCall,
+    Encode,
+    EncodeText,
+    Predict,
+    Preview,
+    Upscale,
+    UseModel,
+)
 from sdserver.errors import EngineFailure, OutOfMemory
 from sdserver.jobs.events import Picture
 from sdserver.jobs.model import Model, ModelFacts
@@ -41,6 +54,15 @@ class _Loaded:
     tiling: Tiling
     vaes: Autoencoders
     adapted: Adapted
+    modules: tuple[nn.Module, ...]
+
+    def move(self, device: torch.device) -> None:
+        """Have all parameters lie on a device, adapters set aside; it runs only on its own."""
+        self.adapted.use(())
+        self.adapted.drop_unused()
+        for module in self.modules:
+            module.to(device)
+        self.vaes.move(device)
 
 
 class Bundle:
@@ -56,6 +78,7 @@ class Bundle:
         allow_pickle: whether .ckpt files may be loaded (weights only).
         max_overlay_bytes: memory, per checkpoint, for parameters that adapters changed and that are kept
             for later calls.
+        approx_dir: A1111's `models/VAE-approx`, with the small autoencoders for previews; empty for none.
 
     Raises:
         SettingsError: the device or the attention kernel cannot be used.
@@ -69,14 +92,21 @@ class Bundle:
         max_cached: int = 1,
         allow_pickle: bool = False,
         max_overlay_bytes: int = OVERLAY_BYTES,
+        approx_dir: str = "",
     ) -> None:
         self._placement = resolve(device, precision, attention)
+        # A CPU's networks lie where they would be set aside.
+        self._sets_aside = self._placement.device.type != "cpu"
         self._max_cached = max(1, max_cached)
         self._allow_pickle = allow_pickle
         self._max_overlay_bytes = max_overlay_bytes
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
+        self._aside: OrderedDict[str, _Loaded] = OrderedDict()
         self._embeddings = EmbeddingFiles(allow_pickle=allow_pickle)
         self._upscalers = Upscalers(self._placement, allow_pickle=allow_pickle)
+        folder = Path(approx_dir) if approx_dir else None
+        self._palettes = Palettes()
+        self._small = SmallDecoders(folder, self._placement, allow_pickle=allow_pickle)
 
     @property
     def name(self) -> str:
@@ -97,6 +127,43 @@ class Bundle:
     def memory_facts(self) -> DeviceMemory:
         """How the device's memory is used now."""
         return measure(self._placement.device)
+
+    def settle(self) -> None:
+        """Wait until the device has done all that was asked of it."""
+        if self._placement.device.type != "cpu":
+            torch.accelerator.synchronize(self._placement.device)
+
+    def unload(self) -> None:
+        """Free the device's memory of all networks.
+
+        An accelerator's checkpoints move to the CPU's memory, from where they come back quickly; on a CPU
+        that would free nothing, so they are dropped there and are read from their files again.
+        """
+        self._upscalers.clear()
+        self._small.clear()
+        while self._loaded:
+            checkpoint, loaded = self._loaded.popitem(last=False)
+            if self._sets_aside and self._moved(loaded, torch.device("cpu")):
+                self._aside[checkpoint] = loaded
+        release(self._placement.device)
+
+    def _brought_back(self, checkpoint: str) -> bool:
+        """Put a checkpoint on the device that was set aside; False if it was not, or does not fit."""
+        loaded = self._aside.pop(checkpoint, None)
+        if loaded is None or not self._moved(loaded, self._placement.device):
+            return False
+        self._loaded[checkpoint] = loaded
+        return True
+
+    def _moved(self, loaded: _Loaded, device: torch.device) -> bool:
+        """Whether the memory there sufficed; a checkpoint that was moved in part is of no use."""
+        try:
+            loaded.move(device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
 
     @torch.no_grad()
     def run(self, calls: Sequence[DeviceCall]) -> list[Result]:
@@ -131,14 +198,43 @@ class Bundle:
             case Decode(model):
                 loaded = self._use(model)
                 return self._split([c for c in calls if isinstance(c, Decode)], lambda c: _decode(loaded, c))
-            case Upscale():
-                return self._split([c for c in calls if isinstance(c, Upscale)], self._upscale)
+            case Upscale() | Preview():
+                return self._run_beside(calls)
             case Encode(model):
                 loaded = self._use(model)
                 return self._split([c for c in calls if isinstance(c, Encode)], lambda c: _encode(loaded, c))
 
+    def _run_beside(self, calls: Sequence[DeviceCall]) -> list[Result]:
+        """Calls that no checkpoint is loaded for."""
+        if isinstance(calls[0], Upscale):
+            return self._split([c for c in calls if isinstance(c, Upscale)], self._upscale)
+        return self._preview([c for c in calls if isinstance(c, Preview)])
+
     def _upscale(self, calls: Sequence[Upscale]) -> list[Result]:
         return [self._upscalers.enlarge(call.upscaler, call.picture) for call in calls]
+
+    def _preview(self, calls: Sequence[Preview]) -> list[Result]:
+        """Looks at latents; nothing is loaded for them but the small autoencoder."""
+        loaded = self._loaded.get(calls[0].model.checkpoint)
+        if loaded is None:
+            return [EngineFailure("The latent's checkpoint is not on the device any more.")] * len(calls)
+        try:
+            return self._looks(loaded, calls)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        release(self._placement.device)
+        return [OutOfMemory("The device's memory does not suffice for a preview.")] * len(calls)
+
+    def _looks(self, loaded: _Loaded, calls: Sequence[Preview]) -> list[Result]:
+        model, latents = calls[0].model, as_batch([call.latent for call in calls])
+        vae, family = loaded.vaes.get(model.vae), loaded.spec.family
+        if calls[0].method == "full":
+            return list(vae.look(latents, tiling=model.tiling))
+        colours = self._palettes.of(vae, family)
+        if calls[0].method == "taesd" and vae.is_original:
+            return list(self._small.decode(latents, family, colours))
+        return list(cheap(latents, colours))
 
     def _split(
         self, calls: Sequence[CallT], operate: Callable[[Sequence[CallT]], Sequence[Result]]
@@ -164,6 +260,8 @@ class Bundle:
         if checkpoint in self._loaded:
             self._loaded.move_to_end(checkpoint)
             return self._loaded[checkpoint]
+        if self._brought_back(checkpoint):
+            return self._loaded[checkpoint]
         try:
             with prepare(Path(checkpoint), allow_pickle=self._allow_pickle) as read:
                 self._make_room()
@@ -175,7 +273,9 @@ class Bundle:
             self._loaded[checkpoint] = loaded
             return loaded
         self._loaded.clear()
+        self._aside.clear()
         self._upscalers.clear()
+        self._small.clear()
         release(self._placement.device)
         raise OutOfMemory(
             "The device's memory does not suffice to load the checkpoint: choose a smaller one."
@@ -206,14 +306,15 @@ class Bundle:
             Tiling(parts.unet),
             Autoencoders(parts.vae, spec, placement, allow_pickle=self._allow_pickle),
             Adapted(parts, placement, allow_pickle=self._allow_pickle, max_bytes=self._max_overlay_bytes),
+            (parts.unet, *parts.text),
         )
 
     def _make_room(self) -> None:
         """Drop the checkpoints that were not used for longest, so that one more fits the limit."""
-        if len(self._loaded) < self._max_cached:
+        if len(self._loaded) + len(self._aside) < self._max_cached:
             return
-        while len(self._loaded) >= self._max_cached:
-            self._loaded.popitem(last=False)
+        while len(self._loaded) + len(self._aside) >= self._max_cached:
+            (self._aside or self._loaded).popitem(last=False)
         release(self._placement.device)
 
 
@@ -228,6 +329,8 @@ def _predict(loaded: _Loaded, calls: Sequence[Predict]) -> list[Result]:
             torch.tensor([call.timestep for call in rows], dtype=torch.float32),
             as_batch([call.conditioning.context for call in rows]),
             as_batch(vectors) if vectors else None,
+            rows[0].model.attention,
+            rows[0].evaluation,
         )
         places = {call.x.device for call in rows}
         by_place = {place: predicted.to(place) for place in places}
@@ -251,8 +354,9 @@ def _decode(loaded: _Loaded, calls: Sequence[Decode]) -> list[Result]:
     latents = as_batch([call.latent for call in calls])
     vae = loaded.vaes.get(model.vae)
     if calls[0].as_values:
-        return list(vae.values(latents, tiling=model.tiling).to(calls[0].latent.device))
-    return list(vae.decode(latents, tiling=model.tiling))
+        values = vae.values(latents, tiling=model.tiling, attention=model.attention)
+        return list(values.to(calls[0].latent.device))
+    return list(vae.decode(latents, tiling=model.tiling, attention=model.attention))
 
 
 def _encode(loaded: _Loaded, calls: Sequence[Encode]) -> list[Result]:

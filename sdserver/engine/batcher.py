@@ -1,6 +1,6 @@
 """Chooses which calls run together. Pure: no process, clock or torch."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -48,6 +48,10 @@ class Batcher(Generic[CallT]):
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def waiting(self) -> Iterator[CallT]:
+        """The calls that wait, longest first."""
+        return (pending.call for pending in self._waiting)
 
     def add(self, owner: str, calls: list[CallT]) -> None:
         """Let the calls wait; slots number them from 0."""

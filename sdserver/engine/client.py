@@ -10,6 +10,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from sdserver import errors
@@ -26,10 +27,13 @@ from sdserver.engine.messages import (
     StopMode,
     Submit,
     ToEngine,
+    Unload,
+    Unloaded,
+    Watch,
 )
 from sdserver.engine.supervisor import Supervisor
 from sdserver.engine.ticket import Ticket
-from sdserver.errors import CheckpointError, NotReady, PoisonJob, QueueFull
+from sdserver.errors import CheckpointError, EngineFailure, NotReady, PoisonJob, QueueFull
 from sdserver.jobs.events import Cancelled, Failed, Finished, JobEvent
 from sdserver.jobs.job import Job
 
@@ -81,6 +85,8 @@ class EngineClient:
         self._tickets: dict[str, Ticket] = {}
         self._owner: dict[str, Ticket] = {}
         self._loads: dict[str, list[asyncio.Future[Loaded]]] = {}
+        self._unloads: list[asyncio.Future[None]] = []
+        self._is_unloaded = False
         self._alive = False
         self._sent: set[str] = set()
         self._crashes: dict[str, int] = {}
@@ -91,6 +97,11 @@ class EngineClient:
         self._last_loaded: str | None = None
         self.model: Loaded | None = None
         self.memory: MemoryFacts | None = None
+
+    @property
+    def is_unloaded(self) -> bool:
+        """Whether the checkpoint, `model`, was taken off the device on request."""
+        return self._is_unloaded
 
     @property
     def running(self) -> int:
@@ -129,6 +140,7 @@ class EngineClient:
         for ticket in self.active():
             ticket.stop("drop")
         await self._supervisor.stop()
+        self._end_unloads()
         for ticket in self.active():
             for job in ticket.unfinished:
                 self._settle(Cancelled(job.id))
@@ -144,8 +156,45 @@ class EngineClient:
         self._supervisor.send(Load(checkpoint))
         return await future
 
-    def submit(self, request_id: str, jobs: Sequence[Job]) -> Ticket:
-        """Accept a request.
+    async def unload(self) -> None:
+        """Have the device's memory freed of the checkpoints, after the jobs accepted before.
+
+        Jobs go on being accepted: the next one brings its checkpoint back.
+
+        Raises:
+            EngineFailure: the device refused.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._unloads.append(future)
+        if self._alive:
+            self._supervisor.send(Unload())
+        await future
+
+    async def reload(self) -> Loaded:
+        """Have the last checkpoint on the device again, after the jobs accepted before.
+
+        Raises:
+            CheckpointError: none was loaded yet, or it cannot be used any more.
+        """
+        if self._last_loaded is None:
+            raise CheckpointError("No checkpoint was loaded yet: choose one first.")
+        return await self.load(self._last_loaded)
+
+    def submit(
+        self,
+        request_id: str,
+        jobs: Sequence[Job],
+        *,
+        on_event: Callable[[JobEvent], None] | None = None,
+        continues: bool = False,
+    ) -> Ticket:
+        """Accept a request, or a later part of one.
+
+        Args:
+            request_id: unique, also among the parts of one request.
+            jobs: one per image.
+            on_event: told every event of the jobs after the ticket took it in.
+            continues: it is part of a request that was accepted before; a full queue does not refuse it.
 
         Raises:
             NotReady: the client was stopped.
@@ -153,10 +202,10 @@ class EngineClient:
         """
         if not self._accepting:
             raise NotReady("The server is shutting down; send the request to another node.", 5)
-        if len(self._tickets) >= self._max_queue:
+        if len(self._tickets) >= self._max_queue and not continues:
             wait = min(60, max(1, math.ceil(self.eta_seconds / max(1, len(self._tickets)))))
             raise QueueFull(f"{len(self._tickets)} requests wait already; try again in {wait} s.", wait)
-        ticket = Ticket(request_id, jobs, self._stop)
+        ticket = Ticket(request_id, jobs, self._stop, self._watch, on_event)
         self._tickets[request_id] = ticket
         for job in jobs:
             self._owner[job.id] = ticket
@@ -187,6 +236,15 @@ class EngineClient:
             if job.id not in self._sent:
                 self._sent.add(job.id)
                 self._supervisor.send(Submit(job))
+                watch = self._owner[job.id].watch_of(job.id)
+                if watch is not None:
+                    self._supervisor.send(watch)
+
+    def _watch(self, watch: Watch) -> None:
+        """Pass on for the jobs that the engine has; the others' is sent with them."""
+        sent = tuple(job for job in watch.jobs if job in self._sent)
+        if sent:
+            self._supervisor.send(replace(watch, jobs=sent))
 
     def _stop(self, jobs: Sequence[str], mode: StopMode) -> None:
         for job in jobs:
@@ -199,6 +257,7 @@ class EngineClient:
         match message:
             case Loaded():
                 self.model = message
+                self._is_unloaded = False
                 self._last_loaded = message.checkpoint
                 self._restarts_in_a_row = 0
                 for future in self._loads.pop(message.checkpoint, ()):
@@ -209,6 +268,9 @@ class EngineClient:
                 kind = getattr(errors, message.error, CheckpointError)
                 kind = kind if issubclass(kind, CheckpointError) else CheckpointError
                 self._fail_load(message.checkpoint, kind(message.message))
+            case Unloaded(failure):
+                self._is_unloaded = not failure
+                self._end_unloads(EngineFailure(failure) if failure else None)
             case BatchRan():
                 if message.kind == "predict":
                     self._row_seconds += 0.1 * (message.seconds / message.rows - self._row_seconds)
@@ -217,6 +279,16 @@ class EngineClient:
             case _:
                 self._settle(message)
         self._on_message(message)
+
+    def _end_unloads(self, error: EngineFailure | None = None) -> None:
+        for future in self._unloads:
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+        self._unloads.clear()
 
     def _fail_load(self, checkpoint: str, error: CheckpointError) -> None:
         for future in self._loads.pop(checkpoint, ()):
@@ -278,7 +350,7 @@ class EngineClient:
         if not self._accepting:
             return
         self.start()
-        if self._last_loaded is not None:
+        if self._last_loaded is not None and not self._is_unloaded:
             self._supervisor.send(Load(self._last_loaded))
         for checkpoint in self._loads:
             self._supervisor.send(Load(checkpoint))
@@ -288,3 +360,5 @@ class EngineClient:
             message = "This job ended the engine twice; it is not tried again."
             self._settle(Failed(job, PoisonJob.__name__, message))
         self._send_next()
+        if self._unloads:
+            self._supervisor.send(Unload())

@@ -19,6 +19,7 @@ class EngineConfig:
         allow_pickle: whether .ckpt files may be loaded (weights only).
         cached_checkpoints: how many checkpoints stay loaded.
         log_level: debug, info, warning, error or critical.
+        approx_dir: where the small autoencoders for previews are, empty for nowhere.
     """
 
     device: str
@@ -31,3 +32,4 @@ class EngineConfig:
     allow_pickle: bool
     cached_checkpoints: int
     log_level: str
+    approx_dir: str = ""

@@ -13,10 +13,21 @@ from typing import Any, Protocol
 
 from sdserver.calls import DeviceCall, Interrupted, Report, Upscale, UseModel
 from sdserver.engine.batcher import Batcher, Pending
-from sdserver.engine.messages import BatchRan, FromEngine, Load, Loaded, LoadFailed, StopMode
+from sdserver.engine.messages import (
+    BatchRan,
+    FromEngine,
+    Load,
+    Loaded,
+    LoadFailed,
+    StopMode,
+    Unload,
+    Unloaded,
+    Watch,
+)
+from sdserver.engine.previews import PreviewBudget, Previews
 from sdserver.errors import EngineFailure, SdServerError
 from sdserver.jobs.events import Cancelled, Failed, Finished, Progress, Started
-from sdserver.jobs.job import Job
+from sdserver.jobs.job import Enlarge, Job
 from sdserver.jobs.model import Model, ModelFacts
 from sdserver.programs.program import Outcome, Program, ProgramTable
 
@@ -36,6 +47,14 @@ class Device(Protocol):
         """One result per call, in order; an exception object where a call failed."""
         ...
 
+    def settle(self) -> None:
+        """Wait until all that was asked of the device is done."""
+        ...
+
+    def unload(self) -> None:
+        """Free the device's memory of all checkpoints; the next call that needs one brings it back."""
+        ...
+
 
 @dataclass(slots=True)
 class Running:
@@ -49,7 +68,7 @@ class Running:
 
 
 class Engine:
-    """Runs jobs. Call `submit`, `stop` and `load` between steps, and `step` while it is busy.
+    """Runs jobs. Call `submit`, `stop`, `load` and the like between steps, and `step` while it is busy.
 
     Args:
         device: runs the batches.
@@ -57,6 +76,7 @@ class Engine:
         batcher: holds and groups the calls.
         emit: is told every message; called on the engine's thread.
         max_running: how many programs may be on their way at once.
+        clock: seconds, monotonic.
     """
 
     def __init__(
@@ -66,17 +86,20 @@ class Engine:
         batcher: Batcher[DeviceCall],
         emit: Callable[[FromEngine], None],
         max_running: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._device = device
         self._programs = programs
         self._batcher = batcher
         self._emit = emit
         self._max_running = max_running
-        self._waiting: deque[Job | Load] = deque()
+        self._waiting: deque[Job | Load | Unload] = deque()
         self._running: dict[str, Running] = {}
         self._parked: dict[str, list[DeviceCall]] = {}
         self._checkpoint: str | None = None
         self._told: str | None = None
+        self._clock = clock
+        self._previews = Previews(device, emit, clock, PreviewBudget())
 
     @property
     def running(self) -> int:
@@ -101,11 +124,23 @@ class Engine:
         """Queue the loading of a checkpoint, in turn with the jobs."""
         self._waiting.append(Load(checkpoint))
 
+    def unload(self) -> None:
+        """Queue the freeing of the device's memory, in turn with the jobs."""
+        self._waiting.append(Unload())
+
+    def watch(self, watch: Watch) -> None:
+        """Make previews of jobs from now on, or no longer; jobs that are not there are ignored."""
+        there = {item.id for item in self._waiting if not isinstance(item, Load | Unload)}
+        for job_id in watch.jobs:
+            if job_id in self._running or job_id in there:
+                self._previews.watch(job_id, watch.every, watch.method)
+
     def stop(self, job_id: str, mode: StopMode) -> None:
         """End a job early; unknown and finished jobs are ignored."""
         for item in self._waiting:
-            if not isinstance(item, Load) and item.id == job_id:
+            if not isinstance(item, Load | Unload) and item.id == job_id:
                 self._waiting.remove(item)
+                self._previews.forget(job_id)
                 self._emit(Cancelled(job_id))
                 return
         running = self._running.get(job_id)
@@ -122,15 +157,15 @@ class Engine:
     def step(self) -> None:
         """Begin the jobs that may begin, then run one batch."""
         self._admit()
-        if not len(self._batcher):
+        if self._parked and not self._uses_checkpoint():
             self._unpark()
         batch = self._batcher.next_batch()
         if not batch:
             return
-        started = time.monotonic()
+        started = self._clock()
         results = self._run([pending.call for pending in batch])
         kind, first = batch[0].key[0], batch[0].call
-        seconds = time.monotonic() - started
+        seconds = self._clock() - started
         self._emit(BatchRan(str(kind), len(batch), seconds))
         if (
             isinstance(first, UseModel)
@@ -140,6 +175,7 @@ class Engine:
             self._tell_loaded(first.model.checkpoint, results[0], seconds)
         for pending, result in zip(batch, results, strict=True):
             self._deliver(pending, result)
+        self._previews.stepped(self._checkpoint, self._clock() - started)
 
     def _run(self, calls: list[DeviceCall]) -> list[Any]:
         try:
@@ -150,29 +186,60 @@ class Engine:
     def _admit(self) -> None:
         """Begin waiting jobs in order. Jobs of another checkpoint wait until the running ones end,
         and nothing overtakes them: so checkpoints switch as seldom as the order allows. For the same
-        reason none begins while calls are parked.
+        reason none begins while calls are parked. Jobs that need no checkpoint wait for nobody.
         """
-        while self._waiting and len(self._running) < self._max_running and not self._parked:
-            item = self._waiting[0]
-            checkpoint = item.checkpoint if isinstance(item, Load) else item.model.checkpoint
-            if checkpoint != self._checkpoint and self._running:
+        while self._waiting and len(self._running) < self._max_running and self._may_begin(self._waiting[0]):
+            match self._waiting.popleft():
+                case Load(checkpoint):
+                    self._load(checkpoint)
+                case Unload():
+                    self._unload()
+                case Enlarge() as job:
+                    self._begin(job)
+                case job:
+                    self._checkpoint = job.model.checkpoint
+                    self._begin(job)
+        for job in [item for item in self._waiting if isinstance(item, Enlarge)]:
+            if len(self._running) >= self._max_running:
                 return
-            self._waiting.popleft()
-            if isinstance(item, Load):
-                self._load(checkpoint)
-            else:
-                self._checkpoint = checkpoint
-                self._begin(item)
+            self._waiting.remove(job)
+            self._begin(job)
+
+    def _may_begin(self, item: Job | Load | Unload) -> bool:
+        """Whether what is on its way lets it begin."""
+        if isinstance(item, Enlarge):
+            return True
+        if self._parked:
+            return False
+        if all(isinstance(running.job, Enlarge) for running in self._running.values()):
+            return True
+        match item:
+            case Unload():
+                return False
+            case Load(checkpoint):
+                return checkpoint == self._checkpoint
+            case job:
+                return job.model.checkpoint == self._checkpoint
 
     def _load(self, checkpoint: str) -> None:
-        started = time.monotonic()
+        started = self._clock()
         (facts,) = self._run([UseModel(Model(checkpoint))])
         if isinstance(facts, ModelFacts):
             self._checkpoint = checkpoint
-            self._tell_loaded(checkpoint, facts, time.monotonic() - started)
+            self._tell_loaded(checkpoint, facts, self._clock() - started)
         else:
             self._checkpoint = self._told = None
             self._emit(LoadFailed(checkpoint, *_describe(facts)))
+
+    def _unload(self) -> None:
+        self._checkpoint = self._told = None
+        try:
+            self._device.unload()
+        except Exception as error:
+            log.exception("the device's memory could not be freed")
+            self._emit(Unloaded(_describe(error)[1]))
+        else:
+            self._emit(Unloaded())
 
     def _tell_loaded(self, checkpoint: str, facts: ModelFacts, seconds: float) -> None:
         """Say which checkpoint is on the device now, also where a job brought it there."""
@@ -207,18 +274,20 @@ class Engine:
             wanted = advance()
             while isinstance(wanted, Report):
                 self._emit(Progress(job_id, wanted.step, wanted.steps))
+                self._previews.note(job_id, wanted)
                 wanted = running.program.send(None)
         except StopIteration as end:
-            del self._running[job_id]
+            self._forget(job_id)
             outcome: Outcome = end.value
-            self._emit(Finished(job_id, outcome.picture, outcome.interrupted, outcome.used))
+            new_parts = outcome.new_parts
+            self._emit(Finished(job_id, outcome.picture, outcome.interrupted, outcome.used, new_parts))
         except Interrupted:
-            del self._running[job_id]
+            self._forget(job_id)
             self._emit(Cancelled(job_id))
         except Exception as error:
             if not isinstance(error, SdServerError):
                 log.exception("job %s failed", job_id)
-            del self._running[job_id]
+            self._forget(job_id)
             self._emit(Failed(job_id, *_describe(error)))
         else:
             running.single = not isinstance(wanted, list)
@@ -238,15 +307,24 @@ class Engine:
         decide which one is next.
         """
         for job_id, calls in list(self._parked.items()):
-            if not len(self._batcher):
+            if not self._uses_checkpoint():
                 self._checkpoint = _checkpoint_of(calls[0])
             if _checkpoint_of(calls[0]) == self._checkpoint:
                 self._batcher.add(job_id, self._parked.pop(job_id))
 
+    def _uses_checkpoint(self) -> bool:
+        """Whether a call waits that runs on a checkpoint."""
+        return any(_checkpoint_of(call) is not None for call in self._batcher.waiting())
+
     def _close(self, running: Running) -> None:
-        del self._running[running.job.id]
+        self._forget(running.job.id)
         with suppress(Exception):
             running.program.close()
+
+    def _forget(self, job_id: str) -> None:
+        """The job is over."""
+        del self._running[job_id]
+        self._previews.forget(job_id)
 
 
 def _checkpoint_of(call: DeviceCall) -> str | None:

@@ -33,6 +33,14 @@ class FixedBatches:
         """The real device's."""
         return self._device.precision
 
+    def settle(self) -> None:
+        """The real device's."""
+        self._device.settle()
+
+    def unload(self) -> None:
+        """The real device's."""
+        self._device.unload()
+
     def run(self, calls: Sequence[DeviceCall]) -> list[Any]:
         """One result per call, in order."""
         key = calls[0].batch_key()

@@ -24,6 +24,9 @@ from sdserver.engine.messages import (
     Stop,
     Submit,
     ToEngine,
+    Unload,
+    Unloaded,
+    Watch,
 )
 from sdserver.errors import CheckpointError, SettingsError
 from sdserver.programs.table import program_for
@@ -60,7 +63,12 @@ def run(pipe: Connection, config: EngineConfig) -> None:
         torch.set_num_threads(config.threads)
     try:
         bundle = Bundle(
-            config.device, config.precision, config.attention, config.cached_checkpoints, config.allow_pickle
+            config.device,
+            config.precision,
+            config.attention,
+            config.cached_checkpoints,
+            config.allow_pickle,
+            approx_dir=config.approx_dir,
         )
     except SettingsError as error:
         _refuse(str(error), inbox, pipe.send)
@@ -70,8 +78,7 @@ def run(pipe: Connection, config: EngineConfig) -> None:
     engine = Engine(device, program_for, Batcher(budget), pipe.send, config.max_running)
 
     def memory() -> MemoryFacts:
-        facts = bundle.memory_facts()
-        return MemoryFacts(facts.free, facts.total, facts.allocated, facts.reserved)
+        return MemoryFacts(**bundle.memory_facts()._asdict())
 
     with torch.inference_mode():
         serve(engine, inbox, pipe.send, memory)
@@ -104,6 +111,8 @@ def _refuse(reason: str, inbox: queue.SimpleQueue[ToEngine], emit: Callable[[Fro
     while not isinstance(message := inbox.get(), Shutdown):
         if isinstance(message, Load):
             emit(LoadFailed(message.checkpoint, CheckpointError.__name__, reason))
+        elif isinstance(message, Unload):
+            emit(Unloaded())
 
 
 def _receive(pipe: Connection, inbox: queue.SimpleQueue[ToEngine]) -> None:
@@ -131,5 +140,9 @@ def _dispatch(engine: Engine, message: ToEngine) -> None:
             engine.stop(job_id, mode)
         case Load(checkpoint):
             engine.load(checkpoint)
+        case Unload():
+            engine.unload()
+        case Watch():
+            engine.watch(message)
         case Shutdown():
             return

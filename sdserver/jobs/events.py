@@ -1,6 +1,10 @@
 """What a job reports. Every job ends in exactly one of Finished, Failed and Cancelled."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+PreviewMethod = Literal["cheap", "taesd", "full"]
+"""How a preview is made: a linear map of the latent, a small autoencoder, or the VAE itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,15 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Previewed:
+    """What the picture looks like after `step` evaluations; of the latent's size or of the picture's."""
+
+    job: str
+    step: int
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True)
 class Used:
     """What turned out while the job ran and belongs into its infotext.
 
@@ -50,12 +63,19 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The picture is there. `interrupted` says that sampling was ended early on request."""
+    """The picture is there.
+
+    Attributes:
+        interrupted: sampling was ended early on request.
+        new_parts: how much of the picture is new, (height // 8) * (width // 8) bytes, where soft inpainting
+            found that; else empty.
+    """
 
     job: str
     picture: Picture
     interrupted: bool = False
     used: Used = Used()
+    new_parts: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,4 +99,4 @@ class Cancelled:
     job: str
 
 
-JobEvent = Started | Progress | Finished | Failed | Cancelled
+JobEvent = Started | Progress | Previewed | Finished | Failed | Cancelled

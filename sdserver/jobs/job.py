@@ -35,6 +35,8 @@ class Prompt:
         sdxl_clip_l_skip: whether clip skip holds for SDXL's first encoder too.
         crop_top, crop_left: SDXL's crop coordinates.
         high_aesthetic, low_aesthetic: scores that an SDXL refiner is given for positive and negative.
+        old_emphasis: brackets count as AUTOMATIC1111 counted them in 2022: as tokens that scale all that
+            follows; a text is one chunk.
     """
 
     positive: str
@@ -48,6 +50,7 @@ class Prompt:
     crop_left: int = 0
     high_aesthetic: float = 6.0
     low_aesthetic: float = 2.5
+    old_emphasis: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +187,8 @@ class Hires:
         prompt: its steps are counted by `sampling.steps`.
         conditioning_weight: as that of `Mask`: an inpainting checkpoint is shown the upscaled picture,
             hidden so far.
+        first_networks: its prompt is encoded with the first pass's networks (A1111's
+            `hires_fix_use_firstpass_conds`).
     """
 
     size: Size
@@ -196,6 +201,29 @@ class Hires:
     start: Start
     refiner: Refiner | None = None
     conditioning_weight: float = 1.0
+    first_networks: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SoftInpainting:
+    """Original and painted content blended by the mask's shade, as A1111's "Soft inpainting" does.
+
+    Attributes:
+        power: A1111's schedule bias: above 1 the original is kept more in early steps.
+        scale: A1111's preservation strength of what is masked in part.
+        detail: A1111's transition contrast boost, above 0: how far blended latents keep the larger
+            magnitude.
+        mask_influence: 0 to 1: how far the mask says which pixels are taken from the original.
+        threshold: difference of the latents at which half of the original shows through.
+        contrast: how sharp the transition around it is.
+    """
+
+    power: float = 1
+    scale: float = 0.5
+    detail: float = 4
+    mask_influence: float = 0
+    threshold: float = 0.5
+    contrast: float = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +238,7 @@ class Mask:
         conditioning_weight: for inpainting checkpoints, how far the picture behind the mask is hidden.
         content_seed: of the noise that the content "latent noise" is; A1111 takes those of the first
             batch for all batches.
+        soft: None where what is kept is kept as it is.
     """
 
     pixels: bytes
@@ -218,6 +247,27 @@ class Mask:
     content: MaskedContent
     conditioning_weight: float = 1.0
     content_seed: int = 0
+    soft: SoftInpainting | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """Noise that is found by walking the picture back, as A1111's "img2img alternative test" does.
+
+    Attributes:
+        positive, negative: what the picture is said to show.
+        steps: of the way back.
+        cfg_scale: on the way back.
+        randomness: share of other noise, 0 to 1.
+        sigma_adjustment: A1111's other way of taking the steps.
+    """
+
+    positive: str
+    negative: str
+    steps: int
+    cfg_scale: float
+    randomness: float
+    sigma_adjustment: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +298,7 @@ class Img2Img:
         init: the picture, of the pass's size; of any size where
             `resize_latent`, then its latent is resized to `size`.
         mask: None to paint all.
+        recovery: begin with noise that is found in the picture, None with the seed's.
     """
 
     id: str
@@ -262,6 +313,28 @@ class Img2Img:
     mask: Mask | None = None
     guidance: Guidance = Guidance()
     refiner: Refiner | None = None
+    recovery: Recovery | None = None
 
 
-Job = Txt2Img | Img2Img
+@dataclass(frozen=True, slots=True)
+class Enlarge:
+    """A picture enlarged by an upscaler and fitted to an exact size. It needs no checkpoint.
+
+    Attributes:
+        size: the result's.
+        upscaler: canonical name: "Lanczos", "Nearest", "None" (which is Lanczos), or of an upscaling
+            network.
+        path: the network's file, empty for the others.
+        factor: what the upscaler is asked to enlarge by, then `size` is that of the picture times this in
+            whole cells of 8 pixels; a network is applied once where it is 1. 0 for what `size` takes.
+    """
+
+    id: str
+    picture: Picture
+    size: Size
+    upscaler: str
+    path: str
+    factor: float = 0.0
+
+
+Job = Txt2Img | Img2Img | Enlarge

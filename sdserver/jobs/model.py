@@ -1,6 +1,6 @@
 """What a checkpoint is, as far as others than the bundle need to know."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Family = Literal["sd1", "sd2", "sdxl"]
@@ -33,6 +33,48 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True)
+class TileRule:
+    """Self-attention within tiles of the picture, as A1111's Hypertile does it.
+
+    Attributes:
+        max_depth: 0 to 3: down to which level of the network.
+        max_tile: pixels a side that tiles have at most, as far as they need not be larger.
+        swap: among how many sizes of tiles one is drawn, at least 1.
+    """
+
+    max_depth: int
+    max_tile: int
+    swap: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """How self-attention is made cheaper; by default it is not.
+
+    Attributes:
+        merging: share of the tokens that are merged before it (Bolya & Hoffman, 2023), 0 to 1.
+        unet, vae: within tiles, None for all of the picture at once.
+        width, height: of the pass, in pixels, where something is tiled.
+        seed: of the draws of tile sizes, where something is tiled.
+    """
+
+    merging: float = 0.0
+    unet: TileRule | None = None
+    vae: TileRule | None = None
+    width: int = 0
+    height: int = 0
+    seed: int = 0
+
+    def of_unet(self) -> "Attention":
+        """What of it a UNet's batches have to share."""
+        return replace(self, vae=None) if self.unet else Attention(self.merging)
+
+    def of_vae(self) -> "Attention":
+        """What of it a VAE's batches have to share."""
+        return replace(self, merging=0.0, unet=None) if self.vae else Attention()
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """Everything that a pass runs on.
 
@@ -42,6 +84,7 @@ class Model:
         adapters: in the order they are applied.
         embeddings: those whose names may stand in the job's prompts.
         tiling: every convolution pads circularly, so that pictures can be put side by side.
+        attention: of the UNet and the VAE's decoder.
     """
 
     checkpoint: str
@@ -49,6 +92,7 @@ class Model:
     adapters: tuple[Adapter, ...] = ()
     embeddings: tuple[Embedding, ...] = ()
     tiling: bool = False
+    attention: Attention = Attention()
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,10 +50,10 @@ class Denoiser:
     before: int
     total: int
 
-    def report(self, step: int) -> Report:
-        """That `step` evaluations of this pass are done."""
+    def report(self, step: int, model: Model, latest: Tensor) -> Report:
+        """That `step` evaluations of this pass are done, and what came of the last, on that model."""
         done = self.before + step
-        return Report(done, max(done, self.total))
+        return Report(done, max(done, self.total), model, latest)
 
 
 def denoise(sampler: AnyEvaluations, denoiser: Denoiser) -> Generator[Call | list[DeviceCall], Any, Denoised]:
@@ -79,7 +79,7 @@ def denoise(sampler: AnyEvaluations, denoiser: Denoiser) -> Generator[Call | lis
                 guided = yield from mask.evaluate(guide, network, x, sigma, step)
             latest = guided.denoised
             step += 1
-            yield denoiser.report(step)
+            yield denoiser.report(step, network.model.model, latest)
             x, sigma = sampler.send(guided if network.plan.sampler.wants_uncond else latest)
     except StopIteration as end:
         return Denoised(end.value, network.model.model, step, interrupted=False)

@@ -1,6 +1,7 @@
 """Which program does which job."""
 
-from sdserver.jobs.job import Img2Img, Job, Txt2Img
+from sdserver.jobs.job import Enlarge, Img2Img, Job, Txt2Img
+from sdserver.programs.enlarge import enlarge
 from sdserver.programs.img2img import img2img
 from sdserver.programs.program import Program
 from sdserver.programs.txt2img import txt2img
@@ -13,3 +14,5 @@ def program_for(job: Job) -> Program:
             return txt2img(job)
         case Img2Img():
             return img2img(job)
+        case Enlarge():
+            return enlarge(job)

@@ -8,6 +8,7 @@ from PIL import Image
 from sdserver.calls import Upscale
 from sdserver.errors import EngineFailure
 from sdserver.images.pictures import to_image, to_picture
+from sdserver.images.resize import scaled
 from sdserver.jobs.events import Picture
 from sdserver.jobs.job import Size
 
@@ -31,17 +32,18 @@ def upscale(picture: Picture, size: Size, upscaler: str, path: str) -> Generator
     """
     scale = max(size.width / picture.width, size.height / picture.height)
     if upscaler != NO_UPSCALER and scale > 1:
-        picture = yield from _enlarged(picture, scale, upscaler, path)
+        picture = yield from enlarged_by(picture, scale, upscaler, path)
     return _resized(picture, size.width, size.height, Image.Resampling.LANCZOS)
 
 
-def _enlarged(picture: Picture, scale: float, upscaler: str, path: str) -> Generator[Upscale, Any, Picture]:
+def enlarged_by(picture: Picture, scale: float, upscaler: str, path: str) -> Generator[Upscale, Any, Picture]:
     """The picture enlarged by `scale` to whole cells of 8 pixels, as AUTOMATIC1111 does before it fits
-    the result to the exact size: a network is applied until the picture is large enough.
+    the result to the exact size: a network is applied until the picture is large enough, once if `scale`
+    is 1.
     """
     width, height = (int(side * scale // CELL * CELL) for side in (picture.width, picture.height))
-    for _ in range(MAX_ROUNDS):
-        if picture.width >= width and picture.height >= height:
+    for done in range(MAX_ROUNDS):
+        if picture.width >= width and picture.height >= height and (done or scale != 1):
             break
         before = (picture.width, picture.height)
         if path:
@@ -58,4 +60,4 @@ def _enlarged(picture: Picture, scale: float, upscaler: str, path: str) -> Gener
 def _resized(picture: Picture, width: int, height: int, resample: Image.Resampling) -> Picture:
     if (picture.width, picture.height) == (width, height):
         return picture
-    return to_picture(to_image(picture).resize((width, height), resample))
+    return to_picture(scaled(to_image(picture), width, height, resample))

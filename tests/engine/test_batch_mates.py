@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 from functools import cache
+from itertools import count as ticking
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from toy import ToyDevice, toy_hires, toy_img2img, toy_job, toy_mask, toy_refiner
+from toy import ToyDevice, toy_enlarge, toy_hires, toy_img2img, toy_job, toy_mask, toy_refiner
 
 from sdserver.engine.batcher import Batcher
 from sdserver.engine.engine import Engine
-from sdserver.jobs.events import Cancelled, Failed, Finished, Started
+from sdserver.engine.messages import Unloaded, Watch
+from sdserver.jobs.events import Cancelled, Failed, Finished, Previewed, Started
 from sdserver.jobs.model import Model
 from sdserver.programs.table import program_for
 
@@ -24,7 +26,9 @@ PLANS = st.tuples(
     st.sampled_from(["a toy", "[a|b] toy", "one AND two :0.5", "a fault"]),
     st.sampled_from([64, 128]),
     st.integers(0, 3),
-    st.sampled_from(["txt2img", "refined", "hires", "hires picture", "img2img", "inpaint", "noise"]),
+    st.sampled_from(
+        ["txt2img", "refined", "hires", "hires picture", "img2img", "inpaint", "noise", "enlarge"]
+    ),
 )
 
 
@@ -41,6 +45,7 @@ def job_of(job_id, plan):
         "img2img": lambda: toy_img2img(job, strength=0.3 + seed / 5),
         "inpaint": lambda: toy_img2img(replace(job, model=INPAINTING), mask=toy_mask(size)),
         "noise": lambda: toy_img2img(job, mask=toy_mask(size, "latent noise")),
+        "enlarge": lambda: toy_enlarge(job_id, seed=seed, side=size // 4),
     }
     return kinds[kind]()
 
@@ -56,14 +61,18 @@ def solo(plan):
 
 
 class BatchMates(RuleBasedStateMachine):
-    """Jobs arrive, are stopped and finish in any order."""
+    """Jobs arrive, are watched, are stopped and finish in any order, and checkpoints come and go."""
 
     @initialize(rows=st.integers(1, 9), running=st.integers(1, 6))
     def begin(self, rows, running):
         self.events = []
         self.jobs = {}
         self.stopped = set()
-        self.engine = Engine(ToyDevice(), program_for, Batcher(lambda _: rows), self.events.append, running)
+        self.unloads = 0
+        clock = map(float, ticking())
+        self.engine = Engine(
+            ToyDevice(), program_for, Batcher(lambda _: rows), self.events.append, running, clock.__next__
+        )
 
     @rule(plan=PLANS)
     def submit(self, plan):
@@ -84,6 +93,16 @@ class BatchMates(RuleBasedStateMachine):
         if not any(getattr(event, "job", None) == job_id for event in self.ends()):
             self.stopped.add(job_id)
         self.engine.stop(job_id, mode)
+
+    @precondition(lambda self: self.jobs)
+    @rule(pick=st.integers(0, 99), every=st.integers(0, 2), method=st.sampled_from(["cheap", "full"]))
+    def watch(self, pick, every, method):
+        self.engine.watch(Watch((f"j{pick % len(self.jobs)}",), every, method))
+
+    @rule()
+    def unload(self):
+        self.unloads += 1
+        self.engine.unload()
 
     def ends(self):
         return [event for event in self.events if isinstance(event, Finished | Failed | Cancelled)]
@@ -112,8 +131,23 @@ class BatchMates(RuleBasedStateMachine):
                 assert end.picture == alone.picture
             else:
                 assert (end.error, end.message) == (alone.error, alone.message)
+        assert len([event for event in self.events if isinstance(event, Unloaded)]) == self.unloads
+        for kind in (True, False):
+            self.first_come_first_served(kind)
+        self.nothing_after_the_end()
+
+    def first_come_first_served(self, enlarged):
+        """Only jobs that need no checkpoint overtake, and then only the others."""
         started = [event.job for event in self.events if isinstance(event, Started)]
+        started = [job for job in started if (self.jobs[job][-1] == "enlarge") == enlarged]
         assert started == sorted(started, key=lambda name: int(name[1:])), "first come, first served"
+
+    def nothing_after_the_end(self):
+        ended = set()
+        for event in self.events:
+            if isinstance(event, Finished | Failed | Cancelled):
+                ended.add(event.job)
+            assert not (isinstance(event, Previewed) and event.job in ended)
 
 
 TestBatchMates = BatchMates.TestCase

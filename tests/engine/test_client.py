@@ -8,9 +8,10 @@ import pytest
 
 from sdserver.engine.client import EngineClient
 from sdserver.engine.config import EngineConfig
-from sdserver.engine.messages import Load, Loaded, LoadFailed, Stop, Submit
+from sdserver.engine.messages import Load, Loaded, LoadFailed, Stop, Submit, Unload, Unloaded, Watch
 from sdserver.errors import (
     CheckpointError,
+    EngineFailure,
     NotReady,
     OutOfMemory,
     PoisonJob,
@@ -18,8 +19,8 @@ from sdserver.errors import (
     RequestError,
     UnreadableCheckpoint,
 )
-from sdserver.jobs.events import Cancelled, Failed, Finished, Picture, Progress, Started
-from sdserver.jobs.job import Noise, Prompt, Sampling, Size, Txt2Img
+from sdserver.jobs.events import Cancelled, Failed, Finished, Picture, Previewed, Progress, Started
+from sdserver.jobs.job import Enlarge, Noise, Prompt, Sampling, Size, Txt2Img
 from sdserver.jobs.model import Model
 
 PICTURE = Picture(1, 1, b"abc")
@@ -247,3 +248,144 @@ async def test_a_stopped_client_refuses_and_settles_everything(rig):
     assert await ticket.results() == (Cancelled("a/0"),)
     with pytest.raises(NotReady):
         rig.client.submit("b", jobs("b"))
+
+
+LOADED = Loaded("/m.safetensors", "sd1", "cpu", "float32", 0.1)
+
+
+def watches(rig):
+    return [message for message in rig.process.sent if isinstance(message, Watch)]
+
+
+@scenario
+async def test_a_listener_is_told_every_event_after_the_ticket(rig):
+    heard = []
+    ticket = rig.client.submit(
+        "r", jobs("r", 2), on_event=lambda event: heard.append((event, ticket.state, ticket.steps_done))
+    )
+    events = [Started("r/0"), Progress("r/0", 2, 5), Finished("r/0", PICTURE), Cancelled("r/1")]
+    for event in [*events[:3], Failed("r/0", "OutOfMemory", "late"), Started("other/0"), events[3]]:
+        rig.process.tell(event)
+    assert heard == list(zip(events, ["running"] * 3 + ["done"], [0, 2, 5, 10], strict=True))
+
+
+@scenario
+async def test_a_listener_that_fails_harms_nobody(rig):
+    def fail(_):
+        raise ValueError("a bug")
+
+    ticket = rig.client.submit("r", jobs("r"), on_event=fail)
+    rig.process.finish("r/0")
+    assert [end.job for end in await ticket.results()] == ["r/0"]
+    assert rig.client.active() == ()
+
+
+@scenario
+async def test_a_later_part_is_taken_by_a_full_queue(rig):
+    for k in range(8):
+        rig.client.submit(f"r{k}", jobs(f"r{k}"))
+    with pytest.raises(QueueFull):
+        rig.client.submit("r8", jobs("r8"))
+    part = rig.client.submit("r0.1", jobs("r0.1"), continues=True)
+    assert part in rig.client.active()
+    assert rig.process.submitted()[-1] == "r0.1/0"
+
+
+@scenario
+async def test_enlarging_counts_as_one_step_until_more_is_known(rig):
+    ticket = rig.client.submit("r", [Enlarge("r/0", PICTURE, Size(4, 4), "None", "")])
+    assert ticket.steps_total == 1
+    rig.process.tell(Progress("r/0", 2, 3))
+    assert (ticket.steps_done, ticket.steps_total) == (2, 3)
+
+
+@scenario
+async def test_watching_holds_for_unfinished_jobs_and_ends(rig):
+    ticket = rig.client.submit("r", jobs("r", 3))
+    rig.process.finish("r/0")
+    ticket.watch(2, "taesd")
+    ticket.watch(2, "taesd")
+    assert watches(rig) == [Watch(("r/1", "r/2"), 2, "taesd")], "said once"
+    ticket.unwatch()
+    ticket.unwatch()
+    assert watches(rig)[1:] == [Watch(("r/1", "r/2"), 0, "taesd")]
+
+
+@scenario
+async def test_previews_are_the_latest_of_jobs_on_their_way(rig):
+    ticket = rig.client.submit("r", jobs("r", 2))
+    looks = [Picture(1, 1, bytes([k] * 3)) for k in range(4)]
+    assert (ticket.previews, ticket.preview_step) == ((), 0)
+    for job, look in zip(("r/1", "r/0", "r/1"), looks, strict=False):
+        rig.process.tell(Previewed(job, 1, look))
+    assert (ticket.previews, ticket.preview_step) == ((looks[1], looks[2]), 3)
+    rig.process.finish("r/0")
+    assert (ticket.previews, ticket.preview_step) == ((looks[2],), 3)
+
+
+@scenario
+async def test_a_watch_outlives_the_engine(rig):
+    watched, other = rig.client.submit("r", jobs("r", 2)), rig.client.submit("s", jobs("s"))
+    watched.watch(3, "full")
+    rig.process.tell(Previewed("r/0", 1, PICTURE))
+    rig.process.tell(Started("r/0"))
+    await rig.crash()
+    assert watched.previews == (), "it begins again"
+    assert rig.process.sent == [Submit(jobs("r")[0]), Watch(("r/0",), 3, "full")], "the suspect alone"
+    rig.process.finish("r/0")
+    assert watches(rig)[1:] == [Watch(("r/1",), 3, "full")]
+    assert other.unfinished
+
+
+@scenario
+async def test_what_is_watched_before_it_is_sent_is_sent_with_its_watch(rig):
+    rig.client.submit("a", jobs("a"))
+    rig.process.tell(Started("a/0"))
+    await rig.crash()
+    rig.client.submit("b", jobs("b")).watch(1, "cheap")
+    assert watches(rig) == []
+    rig.process.finish("a/0")
+    assert rig.process.sent[-2:] == [Submit(jobs("b")[0]), Watch(("b/0",), 1, "cheap")]
+
+
+@scenario
+async def test_unloading_is_answered_and_reloading_asks_for_the_last_checkpoint(rig):
+    with pytest.raises(CheckpointError, match="No checkpoint was loaded"):
+        await rig.client.reload()
+    rig.process.tell(LOADED)
+    waits = asyncio.create_task(rig.client.unload())
+    await asyncio.sleep(0)
+    assert rig.process.sent == [Unload()]
+    assert not waits.done()
+    rig.process.tell(Unloaded())
+    await waits
+    assert rig.client.is_unloaded
+    waits = asyncio.create_task(rig.client.reload())
+    await asyncio.sleep(0)
+    assert rig.process.sent[-1] == Load("/m.safetensors")
+    rig.process.tell(LOADED)
+    assert await waits == LOADED
+    assert not rig.client.is_unloaded
+
+
+@scenario
+async def test_an_unload_that_fails_is_an_error(rig):
+    waits = asyncio.create_task(rig.client.unload())
+    await asyncio.sleep(0)
+    rig.process.tell(Unloaded("the device is stuck"))
+    with pytest.raises(EngineFailure, match="stuck"):
+        await waits
+    assert not rig.client.is_unloaded
+
+
+@scenario
+async def test_an_unload_that_meets_a_dying_engine_is_sent_to_the_next(rig):
+    rig.process.tell(LOADED)
+    waits = asyncio.create_task(rig.client.unload())
+    await asyncio.sleep(0)
+    await rig.crash()
+    assert rig.process.sent == [Load("/m.safetensors"), Unload()]
+    rig.process.tell(Unloaded())
+    await waits
+    await rig.crash()
+    assert rig.process.sent == [], "an engine that begins without a checkpoint stays so"

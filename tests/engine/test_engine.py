@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from toy import CHECKPOINT, ToyDevice, toy_hires, toy_img2img, toy_job, toy_refiner
+from toy import CHECKPOINT, ToyDevice, toy_enlarge, toy_hires, toy_img2img, toy_job, toy_refiner
 
 from sdserver.engine.batcher import Batcher
 from sdserver.engine.engine import Engine
-from sdserver.engine.messages import BatchRan, Loaded, LoadFailed
+from sdserver.engine.messages import BatchRan, Loaded, LoadFailed, Unloaded
 from sdserver.jobs.events import Cancelled, Failed, Finished, Progress, Started
 from sdserver.programs.table import program_for
 
@@ -251,3 +251,84 @@ def test_all_kinds_of_jobs_share_batches():
     rows = [ran.rows for ran in bench.of(BatchRan) if ran.kind == "predict"]
     assert max(rows) == 4
     assert [(event.step, event.steps) for event in bench.of(Progress) if event.job == "c"][-1] == (10, 10)
+
+
+def order_of(bench, *kinds):
+    return [(type(event).__name__, getattr(event, "job", "")) for event in bench.of(kinds)]
+
+
+def test_enlarging_needs_no_checkpoint_and_loads_none():
+    bench = Bench()
+    bench.engine.submit(toy_enlarge("e"))
+    bench.finish()
+    assert bench.device.loads == []
+    picture = bench.end_of("e").picture
+    assert (picture.width, picture.height) == (100, 100)
+
+
+def test_enlarging_waits_for_no_checkpoint_and_lets_none_wait():
+    bench = Bench()
+    bench.engine.submit(toy_job("a", steps=9))
+    bench.engine.step()
+    bench.engine.submit(toy_job("b", steps=2, checkpoint="/models/other.safetensors"))
+    bench.engine.submit(toy_enlarge("e", size=300))
+    bench.finish()
+    ends = [job for _, job in order_of(bench, Finished)]
+    assert ends == ["e", "a", "b"]
+    assert bench.device.loads == [CHECKPOINT, "/models/other.safetensors"]
+
+
+def test_a_stream_of_enlarging_does_not_hold_up_another_checkpoint():
+    bench = Bench(max_running=2)
+    bench.engine.submit(toy_job("a", steps=3))
+    bench.engine.submit(toy_job("b", steps=3, checkpoint="/models/other.safetensors"))
+    for k in range(60):
+        bench.engine.submit(toy_enlarge(f"e{k}", seed=k))
+        bench.engine.step()
+        if any(event.job == "b" for event in bench.of(Finished)):
+            break
+    assert k < 30
+
+
+def test_a_parked_pass_goes_on_while_pictures_are_enlarged():
+    bench = Bench()
+    bench.engine.submit(replace(toy_job("a", steps=4), refiner=toy_refiner(0.5)))
+    for k in range(60):
+        bench.engine.submit(toy_enlarge(f"e{k}", seed=k))
+        bench.engine.step()
+        if any(event.job == "a" for event in bench.of(Finished)):
+            break
+    assert k < 40
+
+
+def test_unloading_takes_its_turn_and_the_next_job_brings_the_checkpoint_back():
+    bench = Bench()
+    bench.engine.submit(toy_job("a", steps=3))
+    bench.engine.step()
+    bench.engine.unload()
+    bench.engine.submit(toy_job("b", steps=2))
+    bench.finish()
+    events = order_of(bench, Started, Finished, Loaded, Unloaded)
+    assert events == [
+        ("Started", "a"),
+        ("Loaded", ""),
+        ("Finished", "a"),
+        ("Unloaded", ""),
+        ("Started", "b"),
+        ("Loaded", ""),
+        ("Finished", "b"),
+    ]
+    assert bench.device.unloads == 1
+
+
+def test_a_device_that_cannot_be_freed_says_so_and_goes_on():
+    class Stuck(ToyDevice):
+        def unload(self):
+            raise RuntimeError("the device is stuck")
+
+    bench = Bench(device=Stuck())
+    bench.engine.unload()
+    bench.engine.submit(toy_job("a", steps=2))
+    bench.finish()
+    assert bench.of(Unloaded) == [Unloaded("RuntimeError: the device is stuck")]
+    assert len(bench.of(Finished)) == 1

@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from sdserver.calls import Conditioning, Decode, Encode, EncodeText, Predict, Upscale, UseModel
+from sdserver.calls import Conditioning, Decode, Encode, EncodeText, Predict, Preview, Upscale, UseModel
 from sdserver.errors import OutOfMemory, UnreadableCheckpoint
 from sdserver.jobs.events import Picture
 from sdserver.jobs.job import (
+    Enlarge,
     Hires,
     Img2Img,
     Mask,
@@ -37,6 +38,7 @@ class ToyDevice:
     def __init__(self):
         self.batches = []
         self.loads = []
+        self.unloads = 0
 
     def run(self, calls):
         assert len({call.batch_key() for call in calls}) == 1
@@ -54,10 +56,16 @@ class ToyDevice:
             case Encode(pixels=pixels):
                 cells = torch.nn.functional.avg_pool2d(pixels.double(), 8)
                 return torch.cat([cells, cells.mean(0, keepdim=True)]).float()
-            case Decode(latent=latent, as_values=as_values):
-                return values(latent) if as_values else decoded(latent)
+            case Decode(latent=latent) | Preview(latent=latent):
+                return values(latent) if getattr(call, "as_values", False) else decoded(latent)
             case Upscale(picture=picture):
                 return enlarged(picture)
+
+    def settle(self):
+        """It is never behind."""
+
+    def unload(self):
+        self.unloads += 1
 
     def facts(self, model):
         self.loads.append(model.checkpoint)
@@ -175,6 +183,11 @@ def toy_img2img(job, *, strength=0.6, mask=None, init=None, **changes):
         refiner=job.refiner,
         **changes,
     )
+
+
+def toy_enlarge(id, *, size=100, side=16, seed=1):
+    """A square picture enlarged by a network, whose factor is 4."""
+    return Enlarge(id, toy_picture(side, side, seed), Size(size, size), "Net", "/models/net.pth")
 
 
 def toy_mask(size, content="original", *, is_rounded=True, left=255, weight=1.0):
