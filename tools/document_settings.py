@@ -12,7 +12,8 @@ from textwrap import fill
 
 from sdserver.settings.a1111_flags import FLAGS, ONE_OR_MORE, Flag
 from sdserver.settings.help import ORDER, WIDTH
-from sdserver.settings.model import Option, options
+from sdserver.settings.model import options
+from sdserver.settings.option import Option
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sdserver"
@@ -117,6 +118,8 @@ def unread() -> frozenset[str]:
                 asked.add(node.attr)
             elif file.name == "load.py" and isinstance(node, ast.Constant) and isinstance(node.value, str):
                 asked.add(node.value)  # the loader folds some settings into others, by name
+            elif isinstance(node, ast.Call) and is_flags_get(node.func):
+                asked |= {str(name.value) for name in node.args[:1] if isinstance(name, ast.Constant)}
     return frozenset(option.name for option in options()) - asked
 
 
@@ -124,6 +127,16 @@ def is_settings(node: ast.expr) -> bool:
     """Whether an expression reads `settings` or `self._settings`."""
     return (isinstance(node, ast.Name) and node.id == "settings") or (
         isinstance(node, ast.Attribute) and node.attr == "_settings"
+    )
+
+
+def is_flags_get(node: ast.expr) -> bool:
+    """Whether an expression reads `flags.get` or `config.flags.get`: settings under AUTOMATIC1111's names."""
+    if not isinstance(node, ast.Attribute) or node.attr != "get":
+        return False
+    of = node.value
+    return (isinstance(of, ast.Name) and of.id == "flags") or (
+        isinstance(of, ast.Attribute) and of.attr == "flags"
     )
 
 

@@ -1,6 +1,8 @@
 """What the API needs to know from the settings; the composition root fills it in."""
 
-from collections.abc import Mapping
+import os
+import signal
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +30,27 @@ class Limits:
     max_init_pixels: int = 64_000_000
 
 
+def _terminate() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def _exit() -> None:
+    os._exit(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the server is ended.
+
+    Attributes:
+        stop: begins the end, as SIGTERM does: what was accepted is finished first. May be called again.
+        kill: ends the process now; does not return.
+    """
+
+    stop: Callable[[], None] = _terminate
+    kill: Callable[[], None] = _exit
+
+
 @dataclass(frozen=True, slots=True)
 class ApiConfig:
     """Start-up facts of the API.
@@ -35,7 +58,10 @@ class ApiConfig:
     Attributes:
         data_dir: holds `outputs`; pictures are saved below it.
         version: what infotexts and `info` name as the program's version.
-        users: names and passwords for HTTP Basic; none: everybody may use the API.
+        users: names and passwords for HTTP Basic and for `/login`; without users and keys everybody may
+            use the API.
+        login_page: whether browsers without a login are sent to `/login` instead of asked for HTTP Basic.
+        api_keys: SHA-256 digests of keys for `Authorization: Bearer`.
         cors_allow_origins: origins of pages that may call the API; `*` for all.
         cors_allow_origins_regex: the same as a regular expression, empty for none.
         subpath: empty, or `/like/this`: the prefix under which a proxy serves us.
@@ -47,12 +73,21 @@ class ApiConfig:
         styles: templates that requests may name.
         a1111_quirks: answer bad requests with AUTOMATIC1111's status, and guess as it does where a name
             is not known; see `api.quirks`.
+        image_urls: whether pictures that requests name by http(s) address are fetched.
+        keeps_history: whether the latest infotext is kept in `params.txt`.
+        webhooks: whether addresses that clients name are told when their jobs end.
+        job_results_bytes: memory for results that the job API keeps.
+        job_results_seconds: how long it keeps a result at most.
+        api_server_stop: whether clients may end the server.
+        ending: how they do.
     """
 
     data_dir: Path
     version: str
     limits: Limits = field(default_factory=Limits)
     users: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    login_page: bool = False
+    api_keys: tuple[bytes, ...] = field(default=(), repr=False)
     cors_allow_origins: tuple[str, ...] = ()
     cors_allow_origins_regex: str = ""
     subpath: str = ""
@@ -63,3 +98,10 @@ class ApiConfig:
     flags: Mapping[str, object] = field(default_factory=dict)
     styles: tuple[Style, ...] = ()
     a1111_quirks: bool = False
+    image_urls: bool = False
+    keeps_history: bool = True
+    webhooks: bool = False
+    job_results_bytes: int = 256 * 10**6
+    job_results_seconds: float = 3600.0
+    api_server_stop: bool = False
+    ending: Ending = field(default_factory=Ending)

@@ -6,8 +6,9 @@ from threading import Event
 
 from starlette.types import ASGIApp
 
-from sdserver.api.config import ApiConfig, Limits
+from sdserver.api.config import ApiConfig, Ending, Limits
 from sdserver.api.middleware import OnRequest
+from sdserver.api.option_sections import Freeze
 from sdserver.api.options import CHECKPOINT, CHECKPOINT_HASH, Options
 from sdserver.api.server import create_app
 from sdserver.catalog.catalog import Catalog
@@ -20,7 +21,7 @@ from sdserver.prompt.styles import read_styles
 from sdserver.settings.cmd_flags import cmd_flags
 from sdserver.settings.model import Settings
 from sdserver.settings.version import VERSION
-from sdserver.web.site import documentation_routes, page_routes
+from sdserver.web.site import documentation_routes, login_routes, page_routes
 
 DEMO = "demo.safetensors"
 
@@ -41,7 +42,7 @@ class Assembly:
         self._environ = environ
         self._folder = settings.models_dir / "Stable-diffusion"
         self._catalog = self._scan([settings.checkpoint] if settings.checkpoint else [])
-        self._options = Options(settings.data_dir / "config.json")
+        self._options = Options(settings.data_dir / "config.json", _freeze(settings))
         self._networks = networks_of(settings)
 
     def choose(self) -> Path:
@@ -111,8 +112,14 @@ class Assembly:
             allow_pickle=settings.allow_pickle,
         )
 
-    def api(self, client: EngineClient, on_request: OnRequest) -> ASGIApp:
-        """The application of the API's port."""
+    def api(self, client: EngineClient, on_request: OnRequest, ending: Ending) -> ASGIApp:
+        """The application of the API's port.
+
+        Args:
+            client: where jobs go.
+            on_request: told of every request.
+            ending: how clients may end the server, if the settings let them.
+        """
         settings = self._settings
         limits = Limits(
             max_width=settings.max_width,
@@ -125,7 +132,9 @@ class Assembly:
             data_dir=settings.data_dir,
             version=f"sdserver-{VERSION}",
             limits=limits,
-            users=tuple((user.user, user.password) for user in settings.api_auth),
+            users=tuple((user.user, user.password) for user in (*settings.api_auth, *settings.gradio_auth)),
+            login_page=bool(settings.gradio_auth),
+            api_keys=tuple(key.digest for key in settings.api_keys),
             cors_allow_origins=settings.cors_allow_origins,
             cors_allow_origins_regex=settings.cors_allow_origins_regex,
             subpath=settings.subpath,
@@ -135,8 +144,15 @@ class Assembly:
             flags=cmd_flags(settings),
             styles=read_styles(settings.data_dir / "styles.csv"),
             a1111_quirks=settings.a1111_quirks,
+            image_urls=settings.image_urls,
+            keeps_history=not settings.no_prompt_history,
+            webhooks=settings.webhooks,
+            job_results_bytes=settings.job_results_mb * 10**6,
+            job_results_seconds=settings.job_results_seconds,
+            api_server_stop=settings.api_server_stop,
+            ending=ending,
         )
-        pages = [*([] if settings.nowebui else page_routes()), *documentation_routes()]
+        pages = [*([] if settings.nowebui else page_routes()), *documentation_routes(), *login_routes()]
         return create_app(config, client, self._catalog, self._networks, self._options, on_request, pages)
 
 
@@ -167,3 +183,13 @@ def networks_of(settings: Settings) -> Networks:
 
 def _given(*places: Path | None) -> tuple[Path, ...]:
     return tuple(place for place in places if place is not None)
+
+
+def _freeze(settings: Settings) -> Freeze:
+    """The options that clients may not change."""
+    return Freeze(
+        everything=settings.freeze_settings,
+        sections=frozenset(settings.freeze_settings_in_sections),
+        keys=frozenset(settings.freeze_specific_settings),
+        paths=settings.hide_ui_dir_config,
+    )

@@ -103,7 +103,7 @@ class Front:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), FAILED_SECONDS)
             return EXIT_FAILED
-        self._node.enter("draining", "A signal asked for the end.")
+        self._node.enter("draining", "The end was asked for.")
         self._say("Finishing what was accepted; a second signal ends at once.")
         if self._api is not None:
             await self._api.stop()
@@ -111,7 +111,9 @@ class Front:
 
     async def _become_ready(self) -> None:
         """Fetch and load the checkpoint, then open the API's port."""
-        from sdserver.app.assembly import Assembly  # noqa: PLC0415 - FastAPI takes long to import; 8001 answers first
+        # FastAPI takes long to import, and port 8001 answers first.
+        from sdserver.api.config import Ending  # noqa: PLC0415
+        from sdserver.app.assembly import Assembly  # noqa: PLC0415
 
         self._client.start()
         assembly = await self._unless_stopped(asyncio.to_thread(Assembly, self._settings, self._environ))
@@ -122,8 +124,9 @@ class Front:
         await self._unless_stopped(hashing)
         settings = self._settings
         tls = (settings.tls_certfile, settings.tls_keyfile)
+        ending = Ending(self._stop.set, lambda: os._exit(EXIT_OK))
         self._api = Serving(
-            assembly.api(self._client, self._observation.request_done),
+            assembly.api(self._client, self._observation.request_done, ending),
             bind(settings.host, settings.port, "--port"),
             keep_alive=settings.timeout_keep_alive,
             grace=DRAIN_SECONDS,
@@ -204,4 +207,5 @@ def engine_config(settings: Settings) -> EngineConfig:
         allow_pickle=settings.allow_pickle,
         cached_checkpoints=1,
         log_level=settings.log_level,
+        approx_dir=str(settings.models_dir / "VAE-approx"),
     )

@@ -52,7 +52,6 @@ _TUNNEL = "this server opens no tunnel; put a proxy before it"
 _PAGE = "the page has no such setting"
 _MEMORY = "memory is managed by the engine; --max-batch-rows bounds what runs at once"
 _ATTENTION = "attention is chosen by --attention auto, sdpa or xformers"
-_FREEZE = "options are changed by whoever may use the API"
 _OLD = "it had none in AUTOMATIC1111 v1.10.1 either"
 _PRECISION = "--precision sets the number format of all networks"
 _FACES = "faces are not restored"
@@ -67,13 +66,8 @@ _SERVING = (
     _same("nowebui", 0),
     _held("api"),
     _same("api-auth"),
-    Flag("gradio-auth", 1, (("api_auth", "{}"),), "guards the API and the page, like --api-auth."),
-    Flag(
-        "gradio-auth-path",
-        1,
-        (("api_auth_file", "{}"),),
-        "guards the API and the page, like --api-auth-file.",
-    ),
+    _same("gradio-auth"),
+    _same("gradio-auth-path"),
     _none("api-log", "what is logged is chosen by --log-level"),
     _same("api-server-stop", 0),
     _same("cors-allow-origins"),
@@ -190,10 +184,10 @@ _INTERFACE = (
     _none("ui-config-file", _PAGE, 1),
     _none("ui-settings-file", _PLACE, 1),
     _none("styles-file", _PLACE, 1),
-    _none("hide-ui-dir-config", _PAGE),
-    _none("freeze-settings", _FREEZE),
-    _none("freeze-settings-in-sections", _FREEZE, 1),
-    _none("freeze-specific-settings", _FREEZE, 1),
+    _same("hide-ui-dir-config", 0),
+    _same("freeze-settings", 0),
+    _same("freeze-settings-in-sections"),
+    _same("freeze-specific-settings"),
     _none("gradio-debug", _GRADIO),
     _none("gradio-img2img-tool", _OLD, 1),
     _none("gradio-inpaint-tool", _OLD, 1),
@@ -208,7 +202,7 @@ _INTERFACE = (
     _none("deepdanbooru", _OLD),
     _none("unix-filenames-sanitization", "file names are safe on every system"),
     _none("filenames-max-length", "file names have a fixed greatest length", 1),
-    _none("no-prompt-history", "params.txt is not written"),
+    _same("no-prompt-history", 0),
 )
 
 _BUILT_IN_EXTENSIONS = (

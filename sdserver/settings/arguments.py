@@ -7,7 +7,7 @@ from pathlib import Path
 from sdserver.errors import SettingsError
 from sdserver.settings.a1111_flags import FLAGS, Flag
 from sdserver.settings.layer import Given, Layer, suggestion
-from sdserver.settings.model import Option
+from sdserver.settings.option import Option
 
 INFORMATION = ("-h", "--help", "--version")
 

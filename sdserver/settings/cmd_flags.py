@@ -17,7 +17,7 @@ _DEFAULTS: dict[str, object] = {
 def cmd_flags(settings: Settings) -> dict[str, object]:
     """All 126 flags: the settings in AUTOMATIC1111's words, its defaults for what has no meaning here.
 
-    Unlike there, no password shows: `api_auth` is `***` where users are set.
+    Unlike there, no password shows: `api_auth` and `gradio_auth` are `***` where users are set.
     """
     values: dict[str, object] = {key: None if flag.takes else False for key, flag in FLAGS.items()}
     values |= _DEFAULTS | _folders(settings) | _choices(settings)
@@ -72,6 +72,9 @@ def _choices(settings: Settings) -> dict[str, object]:
         "config": settings.config,
         "cors_allow_origins": ",".join(settings.cors_allow_origins),
         "cors_allow_origins_regex": settings.cors_allow_origins_regex,
+        "freeze_settings_in_sections": ",".join(settings.freeze_settings_in_sections),
+        "freeze_specific_settings": ",".join(settings.freeze_specific_settings),
+        "gradio_auth_path": settings.gradio_auth_path,
         "device_id": index if kind == "cuda" else "",
         "subpath": settings.subpath.lstrip("/"),
         "tls_certfile": settings.tls_certfile,
@@ -83,10 +86,14 @@ def _choices(settings: Settings) -> dict[str, object]:
         **{key: str(value) if value else None for key, value in texts.items()},
         "api": True,
         "api_auth": "***" if settings.api_auth else None,
+        "gradio_auth": "***" if settings.gradio_auth else None,
         "api_server_stop": settings.api_server_stop,
         "disable_safe_unpickle": settings.allow_pickle,
+        "freeze_settings": settings.freeze_settings,
+        "hide_ui_dir_config": settings.hide_ui_dir_config,
         "listen": settings.listen,
         "loglevel": settings.log_level.upper(),
+        "no_prompt_history": settings.no_prompt_history,
         "no_half": settings.precision == "fp32",
         "nowebui": settings.nowebui,
         "opt_sdp_attention": settings.attention == "sdpa",

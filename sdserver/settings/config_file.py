@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sdserver.errors import SettingsError
 from sdserver.settings.layer import Given, Layer, suggestion
-from sdserver.settings.model import Option
+from sdserver.settings.option import Option
 
 WANTED = {
     bool: "true or false",

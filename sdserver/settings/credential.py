@@ -1,5 +1,6 @@
-"""A user's name and password."""
+"""What a client shows to be let in: a user's name and password, or a key."""
 
+import hashlib
 from dataclasses import dataclass, field
 
 
@@ -9,3 +10,21 @@ class Credential:
 
     user: str
     password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """One key that may call the API. The key itself is not kept.
+
+    Attributes:
+        name: whose it is, for people; may be empty.
+        digest: SHA-256 of the key.
+    """
+
+    name: str
+    digest: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, key: str, name: str = "") -> "ApiKey":
+        """The key as it is kept."""
+        return cls(name, hashlib.sha256(key.encode()).digest())

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sdserver.settings.layer import Given, Layer, suggestion
-from sdserver.settings.model import Option
+from sdserver.settings.option import Option
 
 PREFIX = "SDSERVER_"
 STARTER_VARIABLES = frozenset({"SDSERVER_TORCH_INDEX"})

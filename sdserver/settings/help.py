@@ -5,7 +5,8 @@ from itertools import groupby
 from textwrap import fill
 
 from sdserver.settings.a1111_flags import FLAGS, ONE_OR_MORE, Flag
-from sdserver.settings.model import Option, options
+from sdserver.settings.model import options
+from sdserver.settings.option import Option
 from sdserver.settings.version import VERSION
 
 WIDTH = 100

@@ -167,6 +167,15 @@ def sources() -> Kind:
     return Kind(lambda text, _base: _printable(text, wanted), "URL", (str, list), _before_schemes)
 
 
+def names(metavar: str) -> Kind:
+    """One of several names, which commas separate."""
+
+    def read(text: str, _base: Path) -> str:
+        return _printable(text, "names separated by commas")
+
+    return Kind(read, metavar, (str, list), _commas)
+
+
 def origins() -> Kind:
     """Web origins such as https://page.example, or `*`."""
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from sdserver.errors import SettingsError
-from sdserver.settings import kinds
 from sdserver.settings.arguments import Arguments
 from sdserver.settings.config_file import read_config_file
-from sdserver.settings.credential import Credential
+from sdserver.settings.credential_files import read_keys, read_users
 from sdserver.settings.environment import read_environment
 from sdserver.settings.layer import Given, Layer
-from sdserver.settings.model import LOOPBACK, LOOPBACK_HOSTS, Option, Settings, options
+from sdserver.settings.model import LOOPBACK, LOOPBACK_HOSTS, Settings, options
+from sdserver.settings.option import Option
 
 CONFIG_NAME = "config.toml"
 _FOLDERS = (
@@ -149,31 +149,20 @@ def _settings(merged: Layer, known: Mapping[str, Option], data_dir: Path, notice
     values["models_dir"] = values.get("models_dir", data_dir / "models").resolve()
     values.setdefault("maintenance_host", values.get("host", LOOPBACK))
     values["listen"] = values.get("host", LOOPBACK) in WILDCARDS
-    if values.get("api_auth_file"):
-        values["api_auth"] = values.get("api_auth", ()) + _users(values["api_auth_file"])
+    for users, file in (("api_auth", "api_auth_file"), ("gradio_auth", "gradio_auth_path")):
+        if values.get(file):
+            values[users] = values.get(users, ()) + read_users(values[file])
+    if values.get("api_keys_file"):
+        values["api_keys"], told = read_keys(values["api_keys_file"])
+        notices.extend(told)
     settings = Settings(**values)
     _check(settings)
-    if not settings.api_auth and settings.host not in LOOPBACK_HOSTS:
+    is_open = not (settings.api_auth or settings.gradio_auth or settings.api_keys)
+    if is_open and settings.host not in LOOPBACK_HOSTS:
         notices.append(
             f"Everybody who reaches {settings.host} may use the API; --api-auth asks for a password."
         )
     return Settings(**values, notices=tuple(notices))
-
-
-def _users(file: Path) -> tuple[Credential, ...]:
-    try:
-        text = file.read_text("utf-8")
-    except OSError as error:
-        raise SettingsError(f"The file {file} of users cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"The file {file} of users is not UTF-8 text.") from None
-    kind = kinds.credentials()
-    given = Given(text.replace("\n", ","), f"The file {file} of users", file.parent)
-    option = next(option for option in options() if option.name == "api_auth")
-    users = [_value(option, part, given) for part in given.texts(kind)]
-    if not users:
-        raise SettingsError(f"The file {file} of users holds none; write user:password into it.")
-    return tuple(user for user in users if isinstance(user, Credential))
 
 
 def _check(settings: Settings) -> None:

@@ -1,18 +1,16 @@
 """Every setting, once: its type, default, limits and what the help says about it."""
 
-# ruff: noqa: RUF009 - `_option` makes a dataclass field with metadata, not a shared default
+# ruff: noqa: RUF009 - `option` makes a dataclass field with metadata, not a shared default
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal, TypeVar
-from urllib.parse import urlsplit
+from typing import Literal
 
 from sdserver.settings import kinds
-from sdserver.settings.credential import Credential
-from sdserver.settings.kinds import Kind
+from sdserver.settings.credential import ApiKey, Credential
+from sdserver.settings.option import Option, option, public_value, shown_default
 
-T = TypeVar("T")
 LOOPBACK = "127.0.0.1"
 LOOPBACK_HOSTS = frozenset({LOOPBACK, "::1", "localhost"})
 
@@ -23,28 +21,6 @@ LIMITS = "Limits"
 LOGGING = "Logging"
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """What is known of one setting beside its type; kept in the dataclass field's metadata.
-
-    Attributes:
-        shown_default: the default as the help names it.
-        secret: its value appears in no repr, help, error or report.
-    """
-
-    name: str
-    group: str
-    kind: Kind
-    text: str
-    shown_default: str
-    secret: bool
-
-
-def _option(group: str, kind: Kind, default: T, text: str, *, shown: str = "", secret: bool = False) -> T:
-    meta = {"option": (group, kind, text, shown, secret)}
-    return field(default=default, repr=not secret, metadata=meta)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All start-up settings, resolved: no None stands for a default. `load.load` makes them.
@@ -52,24 +28,24 @@ class Settings:
     Read by the composition root alone, which hands each part the values it needs.
     """
 
-    host: str = _option(SERVING, kinds.host(), LOOPBACK, "Address the API and the page listen on.")
-    port: int = _option(
+    host: str = option(SERVING, kinds.host(), LOOPBACK, "Address the API and the page listen on.")
+    port: int = option(
         SERVING, kinds.integer(0, 65535), 8000, "Port of the API and the page; 0 takes any free one."
     )
-    listen: bool = _option(
+    listen: bool = option(
         SERVING, kinds.switch(), False, "Listen on all addresses: the same as --host 0.0.0.0."
     )
-    maintenance_host: str = _option(
+    maintenance_host: str = option(
         SERVING, kinds.host(), LOOPBACK, "Address of the maintenance port.", shown="as --host"
     )
-    maintenance_port: int = _option(
+    maintenance_port: int = option(
         SERVING, kinds.integer(0, 65535), 8001, "Port of health, state and metrics; 0 takes any free one."
     )
-    nowebui: bool = _option(SERVING, kinds.switch(), False, "Serve the API without the page.")
-    subpath: str = _option(
+    nowebui: bool = option(SERVING, kinds.switch(), False, "Serve the API without the page.")
+    subpath: str = option(
         SERVING, kinds.subpath(), "", "Path prefix under which a proxy serves this server.", shown="none"
     )
-    api_auth: tuple[Credential, ...] = _option(
+    api_auth: tuple[Credential, ...] = option(
         SERVING,
         kinds.credentials(),
         (),
@@ -78,119 +54,170 @@ class Settings:
         shown="everybody",
         secret=True,
     )
-    api_auth_file: Path | None = _option(
+    api_auth_file: Path | None = option(
         SERVING, kinds.path(), None, "File with more such users, separated by commas or lines.", shown="none"
     )
-    api_server_stop: bool = _option(
+    gradio_auth: tuple[Credential, ...] = option(
+        SERVING,
+        kinds.credentials(),
+        (),
+        "More such users, who may also log in at /login, which then is where browsers are sent.",
+        shown="none",
+        secret=True,
+    )
+    gradio_auth_path: Path | None = option(
+        SERVING, kinds.path(), None, "File with more users of --gradio-auth.", shown="none"
+    )
+    api_keys_file: Path | None = option(
+        SERVING,
+        kinds.path(),
+        None,
+        "File of keys that clients may send as `Authorization: Bearer KEY`: a line each, a name and a blank "
+        "may stand before the key.",
+        shown="none",
+    )
+    api_server_stop: bool = option(
         SERVING, kinds.switch(), False, "Let clients end the server by /sdapi/v1/server-kill and -stop."
     )
-    cors_allow_origins: tuple[str, ...] = _option(
+    cors_allow_origins: tuple[str, ...] = option(
         SERVING,
         kinds.origins(),
         (),
         "Web origins whose pages may call the API, separated by commas.",
         shown="none",
     )
-    cors_allow_origins_regex: str = _option(
+    cors_allow_origins_regex: str = option(
         SERVING, kinds.regex(), "", "The same as one regular expression.", shown="none"
     )
-    tls_certfile: Path | None = _option(
+    tls_certfile: Path | None = option(
         SERVING,
         kinds.path(),
         None,
         "Certificate (PEM) to serve HTTPS with; needs --tls-keyfile.",
         shown="none",
     )
-    tls_keyfile: Path | None = _option(
+    tls_keyfile: Path | None = option(
         SERVING, kinds.path(), None, "Private key (PEM) of the certificate.", shown="none"
     )
-    timeout_keep_alive: int = _option(
+    timeout_keep_alive: int = option(
         SERVING, kinds.integer(0, 86_400, "SECONDS"), 30, "How long an idle connection stays open."
     )
-    request_timeout: float = _option(
+    request_timeout: float = option(
         SERVING,
         kinds.seconds(86_400),
         0.0,
         "Give up a request after this time in queue and work; 0 is never.",
     )
-    finish_on_disconnect: bool = _option(
+    finish_on_disconnect: bool = option(
         SERVING, kinds.switch(), False, "Finish a job whose client has left, instead of cancelling it."
     )
-    a1111_quirks: bool = _option(
+    image_urls: bool = option(
+        SERVING,
+        kinds.switch(),
+        False,
+        "Fetch pictures that requests name by http(s) address; never from private networks.",
+    )
+    webhooks: bool = option(
+        SERVING, kinds.switch(), False, "Tell addresses that clients name when their jobs end."
+    )
+    freeze_settings: bool = option(
+        SERVING, kinds.switch(), False, "Let nobody change options, by requests' overrides neither."
+    )
+    freeze_settings_in_sections: tuple[str, ...] = option(
+        SERVING,
+        kinds.names("SECTIONS"),
+        (),
+        "The same for the options of these sections of AUTOMATIC1111's settings page, separated by commas.",
+        shown="none",
+    )
+    freeze_specific_settings: tuple[str, ...] = option(
+        SERVING,
+        kinds.names("OPTIONS"),
+        (),
+        "The same for these options, separated by commas.",
+        shown="none",
+    )
+    hide_ui_dir_config: bool = option(
+        SERVING, kinds.switch(), False, "The same for the options that say where pictures are saved."
+    )
+    no_prompt_history: bool = option(
+        SERVING, kinds.switch(), False, "Do not keep the latest picture's parameters in params.txt."
+    )
+    a1111_quirks: bool = option(
         SERVING,
         kinds.switch(),
         False,
         "Answer bad requests with AUTOMATIC1111's status, and take names that do not exist as it does.",
     )
 
-    data_dir: Path = _option(
+    data_dir: Path = option(
         MODEL,
         kinds.path(),
         Path(),
         "Folder with models/ and outputs/, laid out as AUTOMATIC1111's.",
         shown="the current folder if it has models/Stable-diffusion, else the one start.sh is in",
     )
-    models_dir: Path = _option(
+    models_dir: Path = option(
         MODEL, kinds.path(), Path("models"), "Folder of the models.", shown="models in the data folder"
     )
-    config: Path | None = _option(
+    config: Path | None = option(
         MODEL,
         kinds.path(),
         None,
         "Settings file (TOML) to read instead of config.toml in the data folder.",
         shown="none",
     )
-    checkpoint: Path | None = _option(
+    checkpoint: Path | None = option(
         MODEL,
         kinds.path(),
         None,
         "Checkpoint to load at start (also --ckpt).",
         shown="the downloaded one, else the first found",
     )
-    ckpt_dir: Path | None = _option(
+    ckpt_dir: Path | None = option(
         MODEL, kinds.path(), None, "Another folder to look for checkpoints in.", shown="none"
     )
-    vae_dir: Path | None = _option(
+    vae_dir: Path | None = option(
         MODEL, kinds.path(), None, "Another folder to look for VAEs in.", shown="none"
     )
-    vae_path: Path | None = _option(
+    vae_path: Path | None = option(
         MODEL, kinds.path(), None, "VAE to use for every picture, whatever is chosen.", shown="none"
     )
-    lora_dir: Path | None = _option(
+    lora_dir: Path | None = option(
         MODEL, kinds.path(), None, "Folder of the LoRAs.", shown="Lora in the folder of the models"
     )
-    lyco_dir_backcompat: Path | None = _option(
+    lyco_dir_backcompat: Path | None = option(
         MODEL, kinds.path(), None, "Another folder of LoRAs.", shown="LyCORIS in the folder of the models"
     )
-    embeddings_dir: Path | None = _option(
+    embeddings_dir: Path | None = option(
         MODEL,
         kinds.path(),
         None,
         "Folder of the embeddings (textual inversions).",
         shown="embeddings in the data folder and in that of the models",
     )
-    hypernetwork_dir: Path | None = _option(
+    hypernetwork_dir: Path | None = option(
         MODEL,
         kinds.path(),
         None,
         "Folder of the hypernetworks.",
         shown="hypernetworks in the folder of the models",
     )
-    esrgan_models_path: Path | None = _option(
+    esrgan_models_path: Path | None = option(
         MODEL,
         kinds.path(),
         None,
         "Another folder to look for upscalers in, beside ESRGAN in that of the models.",
         shown="none",
     )
-    realesrgan_models_path: Path | None = _option(
+    realesrgan_models_path: Path | None = option(
         MODEL,
         kinds.path(),
         None,
         "Another folder to look for upscalers in, beside RealESRGAN in that of the models.",
         shown="none",
     )
-    model_url: tuple[str, ...] = _option(
+    model_url: tuple[str, ...] = option(
         MODEL,
         kinds.sources(),
         (),
@@ -199,21 +226,21 @@ class Settings:
         shown="none",
         secret=True,
     )
-    model_sha256: str = _option(
+    model_sha256: str = option(
         MODEL,
         kinds.matching("[0-9a-f]{64}", "64 hexadecimal digits", "HEX"),
         "",
         "What the downloaded checkpoint's SHA-256 must be.",
         shown="not checked",
     )
-    allow_pickle: bool = _option(
+    allow_pickle: bool = option(
         MODEL,
         kinds.switch(),
         False,
         "Also load .ckpt, .pt, .pth and .bin files, which safer formats replace.",
     )
 
-    device: str = _option(
+    device: str = option(
         DEVICE,
         kinds.matching(
             "auto|cpu|mps|(cuda|xpu)(:[0-9]{1,3})?", "auto, cpu, cuda, cuda:N, mps, xpu or xpu:N", "DEVICE"
@@ -221,7 +248,7 @@ class Settings:
         "auto",
         "Device to compute on: auto, cpu, cuda, cuda:N, mps, xpu or xpu:N.",
     )
-    precision: Literal["auto", "fp16", "bf16", "fp32"] = _option(
+    precision: Literal["auto", "fp16", "bf16", "fp32"] = option(
         DEVICE,
         kinds.choice(
             "auto", "fp16", "bf16", "fp32", aliases={"full": "fp32", "half": "fp16", "autocast": "auto"}
@@ -229,44 +256,54 @@ class Settings:
         "auto",
         "Number format of the networks; AUTOMATIC1111's full, half and autocast mean fp32, fp16 and auto.",
     )
-    attention: Literal["auto", "sdpa", "xformers"] = _option(
+    attention: Literal["auto", "sdpa", "xformers"] = option(
         DEVICE, kinds.choice("auto", "sdpa", "xformers"), "auto", "Implementation of attention."
     )
-    threads: int = _option(
+    threads: int = option(
         DEVICE, kinds.integer(0, 1024), 0, "Processor threads for computing; 0 leaves it to torch."
     )
-    deterministic: bool = _option(
+    deterministic: bool = option(
         DEVICE, kinds.switch(), False, "Make a seed's picture independent of the load, at some cost in speed."
     )
-    max_batch_rows: int = _option(
+    max_batch_rows: int = option(
         DEVICE, kinds.integer(1, 1024), 16, "Most UNet rows in one batch; a picture with guidance takes two."
     )
-    max_running: int = _option(
-        DEVICE, kinds.integer(1, 1024), 16, "Most pictures that are worked on at once."
-    )
+    max_running: int = option(DEVICE, kinds.integer(1, 1024), 16, "Most pictures that are worked on at once.")
 
-    max_queue: int = _option(
+    max_queue: int = option(
         LIMITS,
         kinds.integer(1, 100_000),
         64,
         "Most unfinished requests, running ones included; further ones get 503.",
     )
-    max_body_mb: int = _option(
+    max_body_mb: int = option(
         LIMITS, kinds.integer(1, 10_000), 100, "Largest request body in MB (10^6 bytes)."
     )
-    max_width: int = _option(LIMITS, kinds.integer(64, 16_384), 2048, "Greatest width in pixels.")
-    max_height: int = _option(LIMITS, kinds.integer(64, 16_384), 2048, "Greatest height in pixels.")
-    max_pixels: int = _option(
+    max_width: int = option(LIMITS, kinds.integer(64, 16_384), 2048, "Greatest width in pixels.")
+    max_height: int = option(LIMITS, kinds.integer(64, 16_384), 2048, "Greatest height in pixels.")
+    max_pixels: int = option(
         LIMITS, kinds.integer(4096, 2**28), 2048 * 2048, "Greatest width times height in pixels."
     )
-    max_steps: int = _option(LIMITS, kinds.integer(1, 10_000), 150, "Most sampling steps.")
-    max_images: int = _option(
+    max_steps: int = option(LIMITS, kinds.integer(1, 10_000), 150, "Most sampling steps.")
+    max_images: int = option(
         LIMITS, kinds.integer(1, 10_000), 64, "Most pictures in one request (batch size times batch count)."
     )
+    job_results_mb: int = option(
+        LIMITS,
+        kinds.integer(1, 100_000),
+        256,
+        "Memory for results that the job API keeps, in MB (10^6 bytes); the oldest go first.",
+    )
+    job_results_seconds: int = option(
+        LIMITS, kinds.integer(1, 604_800, "SECONDS"), 3600, "How long the job API keeps a result at most."
+    )
 
-    log_level: Literal["debug", "info", "warning", "error", "critical"] = _option(
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = option(
         LOGGING, kinds.choice("debug", "info", "warning", "error", "critical"), "warning", "What to log."
     )
+
+    api_keys: tuple[ApiKey, ...] = field(default=(), repr=False)
+    """What `api_keys_file` holds, as digests."""
 
     notices: tuple[str, ...] = ()
     """What the operator should know of the options given, one line each; for the log."""
@@ -278,30 +315,7 @@ class Settings:
 
     def public(self) -> dict[str, object]:
         """All settings as JSON values for reports: secrets as `***`, addresses without login and query."""
-        return {option.name: _public(getattr(self, option.name), option.secret) for option in options()}
-
-
-def _public(value: object, secret: bool) -> object:
-    match value:
-        case tuple():
-            return [_public(item, secret) for item in value]
-        case Credential():
-            return "***"
-        case Path():
-            return str(value)
-        case str() if secret and "://" in value:
-            return without_secrets(value)
-        case _:
-            return value
-
-
-def without_secrets(url: str) -> str:
-    """The address without user, password, query and fragment, each of which may hold a token."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "***"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return {one.name: public_value(getattr(self, one.name), one.secret) for one in options()}
 
 
 def options() -> Iterator[Option]:
@@ -309,14 +323,4 @@ def options() -> Iterator[Option]:
     for item in fields(Settings):
         if "option" in item.metadata:
             group, kind, text, shown, secret = item.metadata["option"]
-            yield Option(item.name, group, kind, text, shown or _shown(item.default), secret)
-
-
-def _shown(default: object) -> str:
-    match default:
-        case bool():
-            return "on" if default else "off"
-        case float():
-            return f"{default:g}"
-        case _:
-            return str(default)
+            yield Option(item.name, group, kind, text, shown or shown_default(item.default), secret)

@@ -77,6 +77,15 @@ def test_every_flag_has_one_meaning(flag: Flag) -> None:
         ),
         (["--api-server-stop"], "api_server_stop", True),
         (["--timeout-keep-alive", "5"], "timeout_keep_alive", 5),
+        (["--freeze-settings"], "freeze_settings", True),
+        (
+            ["--freeze-settings-in-sections", "API, Live previews"],
+            "freeze_settings_in_sections",
+            ("API", "Live previews"),
+        ),
+        (["--freeze-specific-settings", "sd_vae,rho"], "freeze_specific_settings", ("sd_vae", "rho")),
+        (["--hide-ui-dir-config"], "hide_ui_dir_config", True),
+        (["--no-prompt-history"], "no_prompt_history", True),
     ],
 )
 def test_translations(settings: Load, argv: list[str], field: str, value: object) -> None:
@@ -97,10 +106,19 @@ def test_command_lines_of_known_wrappers(settings: Load, tmp_path: Path) -> None
     assert (found.device, found.precision) == ("cpu", "fp32")
 
 
-def test_gradio_users_guard_the_api_too(settings: Load) -> None:
-    found = settings("--gradio-auth", "a:b", "--api-auth", "c:d")
-    assert [user.user for user in found.api_auth] == ["a", "c"]
-    assert "guards the API" in found.notices[0]
+def test_gradio_users_are_kept_apart(settings: Load, tmp_path: Path) -> None:
+    (tmp_path / "users").write_text("e:f")
+    found = settings("--gradio-auth", "a:b", "--api-auth", "c:d", "--gradio-auth-path", "users")
+    assert [user.user for user in found.api_auth] == ["c"]
+    assert [user.user for user in found.gradio_auth] == ["a", "e"]
+    assert found.notices == ()
+
+
+def test_cmd_flags_tell_what_is_frozen(settings: Load) -> None:
+    found = cmd_flags(settings("--freeze-specific-settings", "sd_vae, rho", "--hide-ui-dir-config"))
+    assert found["freeze_specific_settings"] == "sd_vae,rho"
+    assert found["freeze_settings_in_sections"] is None
+    assert (found["freeze_settings"], found["hide_ui_dir_config"]) == (False, True)
 
 
 def test_cmd_flags(settings: Load, root: Path) -> None:
@@ -112,3 +130,16 @@ def test_cmd_flags(settings: Load, root: Path) -> None:
     assert (found["api_auth"], found["subpath"], found["data_dir"]) == ("***", "sd", str(root))
     assert (found["api"], found["medvram"], found["ckpt"], found["gradio_auth"]) == (True, False, None, None)
     assert (found["max_batch_count"], found["timeout_keep_alive"], found["precision"]) == (16, 30, "full")
+
+
+def test_cmd_flags_hold_no_secrets(settings: Load, tmp_path: Path) -> None:
+    for name in ("users", "more", "keys"):
+        (tmp_path / name).write_text(f"{name}:canary" if name != "keys" else "canary-canary-canary")
+    found = settings(
+        "--api-auth=u:canary", "--api-auth-file=users", "--gradio-auth=u:canary", "--gradio-auth-path=more",
+        "--api-keys-file=keys", "--model-url=https://canary:canary@h/x?token=canary", "--ngrok=canary",
+    )  # fmt: skip
+    shown = cmd_flags(found)
+    assert "canary" not in str(shown)
+    assert (shown["api_auth"], shown["gradio_auth"], shown["ngrok"]) == ("***", "***", None)
+    assert shown["gradio_auth_path"] == str(tmp_path / "more")

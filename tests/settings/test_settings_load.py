@@ -12,10 +12,11 @@ from typing import get_args, get_origin, get_type_hints
 import pytest
 
 from sdserver.errors import SettingsError
-from sdserver.settings.credential import Credential
+from sdserver.settings.credential import ApiKey, Credential
 from sdserver.settings.help import help_text, information
 from sdserver.settings.load import load
-from sdserver.settings.model import Option, Settings, options
+from sdserver.settings.model import Settings, options
+from sdserver.settings.option import Option
 
 Load = Callable[..., Settings]
 DIGEST = "ab" * 32
@@ -148,6 +149,46 @@ def test_empty_file_of_users_is_an_error(settings: Load, tmp_path: Path) -> None
         settings("--api-auth-file", "users")
 
 
+def test_keys(settings: Load, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(
+        "\ufeff# ours\n\nsk-0123456789abcdef\r\nann\tsk-fedcba9876543210\nbob  sk-%\n"
+    )
+    found = settings("--listen", "--api-keys-file", "keys")
+    keys = {"sk-0123456789abcdef": "", "sk-fedcba9876543210": "ann", "sk-%": "bob"}
+    assert found.api_keys == tuple(ApiKey.of(key, name) for key, name in keys.items())
+    assert [key.name for key in found.api_keys] == ["", "ann", "bob"]
+    assert found.notices == (
+        f"1 of the keys in {tmp_path / 'keys'} can be guessed; give them 16 characters or more.",
+    )
+    shown = repr(found) + str(found.public()) + repr(found.api_keys) + str(pickle.dumps(found))
+    assert [key for key in keys if key in shown] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds none"),
+        ("# one\n \n", "holds none"),
+        ("a\nb c canary\n", "Line 2 of the file .* needs a key, or a name and a key"),
+        ("ann canaryé", "Line 1 of"),
+    ],
+)
+def test_files_without_keys_are_an_error(settings: Load, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "keys").write_text(text, "utf-8")
+    with pytest.raises(SettingsError, match=message) as caught:
+        settings("--api-keys-file", "keys")
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("flag", ["--api-auth-file", "--gradio-auth-path", "--api-keys-file"])
+def test_credential_files_that_cannot_be_read(settings: Load, tmp_path: Path, flag: str) -> None:
+    with pytest.raises(SettingsError, match="cannot be read: No such file"):
+        settings(flag, "missing")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(SettingsError, match="is not UTF-8 text"):
+        settings(flag, "binary")
+
+
 def test_empty_variables_count_as_unset(settings: Load) -> None:
     assert settings(env={"SDSERVER_PORT": "", "SDSERVER_API_AUTH": ""}) == settings()
 
@@ -172,7 +213,8 @@ def test_unknown_variables_are_told(settings: Load) -> None:
 
 def test_open_server_is_told(settings: Load) -> None:
     assert "--api-auth" in settings("--listen").notices[0]
-    assert settings("--listen", "--api-auth", "u:p").notices == ()
+    for flag in ("--api-auth", "--gradio-auth"):
+        assert settings("--listen", flag, "u:p").notices == ()
 
 
 @pytest.mark.parametrize(
@@ -349,7 +391,8 @@ def test_every_option_is_documented_and_yields_its_fields_type(
     (tmp_path / "somewhere").mkdir()
     assert f"--{option.name.replace('_', '-')}" in help_text()
     assert option.text.endswith(".")
-    if option.name in ("config", "api_auth_file") or option.name.startswith("tls"):
+    files = ("config", "api_auth_file", "gradio_auth_path", "api_keys_file")
+    if option.name in files or option.name.startswith("tls"):
         return
     by_flag = settings(f"--{option.name}={sample}")
     assert by_flag == settings(env={f"SDSERVER_{option.name.upper()}": sample})

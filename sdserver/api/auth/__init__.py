@@ -1,0 +1,1 @@
+"""Who may use the server: users, keys and sessions, and the middleware that asks for them."""
