@@ -14,6 +14,9 @@ from sdserver.catalog.safetensors_header import read_header
 
 log = logging.getLogger(__name__)
 
+COVERS_KEY = "ssmd_cover_images"
+"""Pictures in base64, too large for a list."""
+
 ALIAS_KEY = "ss_output_name"
 HASH_KEY = "sshs_model_hash"
 
@@ -81,9 +84,9 @@ def describe_lora(path: Path) -> NetworkFile:
 
 
 def _shown(texts: Mapping[str, str]) -> dict[str, Any]:
-    """The metadata as A1111 shows it: a few keys first, JSON objects decoded."""
+    """The metadata as A1111 shows it: a few keys first, JSON objects decoded, no pictures."""
     keys = [key for key in _LEADING_KEYS if key in texts]
-    keys += [key for key in texts if key not in _LEADING_KEYS]
+    keys += [key for key in texts if key not in _LEADING_KEYS and key != COVERS_KEY]
     return {key: _decoded(texts[key]) for key in keys}
 
 

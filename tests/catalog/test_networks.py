@@ -121,6 +121,7 @@ def test_a_name_beats_the_alias_that_came_before_it(make: Make, tmp_path: Path) 
 
 def test_metadata_comes_as_a1111_shows_it(make: Make, tmp_path: Path) -> None:
     metadata = {"x": "1", "ss_tag_frequency": '{"a": {"b": 2}}', "ss_sd_model_name": "m", "bad": '{"a": NaN}'}
+    metadata["ssmd_cover_images"] = "iVBORw0KGgo="
     put(tmp_path / "Lora" / "a.safetensors", safetensors(metadata))
     (lora,) = make().loras()
     assert list(lora.metadata.items()) == [
