@@ -18,12 +18,24 @@ from sdserver.images.codec import FORMATS
 
 OptionValue = None | bool | int | float | str | list[str]
 
-RESTRICTED = frozenset({"api_enable_requests", "api_forbid_local_requests", "api_useragent"})
-"""Read-only over the API, as in AUTOMATIC1111: setting them is silently ignored."""
+RESTRICTED = frozenset(
+    {
+        "api_enable_requests",
+        "api_forbid_local_requests",
+        "api_useragent",
+        "hypertile_explanation",
+        "infotext_explanation",
+        "profiling_explanation",
+        "sd_vae_explanation",
+        "settings_in_ui",
+    }
+)
+"""Read-only over the API, as in AUTOMATIC1111: setting them is silently ignored. Some are mere texts."""
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "samples_format": FORMATS,
     "grid_format": FORMATS,
+    "save_images_replace_action": ("Replace", "Add number suffix"),
     "randn_source": ("GPU", "CPU", "NV"),
     "emphasis": ("Original", "No norm", "Ignore", "None"),
     "sd_noise_schedule": ("Default", "Zero Terminal SNR"),
@@ -36,6 +48,8 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "CLIP_stop_at_last_layers": (1, 12),
     "comma_padding_backtrack": (0, 74),
     "jpeg_quality": (1, 100),
+    "img_downscale_threshold": (0, 1e6),
+    "target_side_length": (1, 65_500),
     "n_rows": (-1, 1000),
     "directories_max_prompt_words": (1, 100),
     "eta_noise_seed_delta": (-(2**31), 2**31 - 1),
@@ -61,9 +75,25 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "initial_noise_multiplier": (0, 100),
     "img2img_extra_noise": (0, 100),
     "inpainting_mask_weight": (0, 1),
+    "token_merging_ratio": (0, 1),
+    "token_merging_ratio_img2img": (0, 1),
+    "token_merging_ratio_hr": (0, 1),
+    "hypertile_max_depth_unet": (0, 3),
+    "hypertile_max_tile_unet": (0, 8192),
+    "hypertile_swap_size_unet": (1, 64),
+    "hypertile_max_depth_vae": (0, 3),
+    "hypertile_max_tile_vae": (0, 8192),
+    "hypertile_swap_size_vae": (1, 64),
 }
 
-COLORS = frozenset({"grid_background_color", "img2img_background_color"})
+COLORS = frozenset(
+    {
+        "grid_background_color",
+        "grid_text_active_color",
+        "grid_text_inactive_color",
+        "img2img_background_color",
+    }
+)
 
 ONLY_SERVED: Mapping[str, tuple[OptionValue, ...]] = {
     "sd_unet": ("Automatic", "None"),
@@ -71,12 +101,8 @@ ONLY_SERVED: Mapping[str, tuple[OptionValue, ...]] = {
     "sd_vae_decode_method": ("Full",),
     "fp8_storage": ("Disable",),
     "face_restoration": (False,),
-    "token_merging_ratio": (0.0,),
-    "token_merging_ratio_img2img": (0.0,),
-    "token_merging_ratio_hr": (0.0,),
+    "enable_batch_seeds": (True,),
     "upscaler_for_img2img": (None, "", "None"),
-    "hires_fix_use_firstpass_conds": (False,),
-    "use_old_emphasis_implementation": (False,),
     "no_dpmpp_sde_batch_determinism": (False,),
 }
 """Options that would change the picture, with the values this version can honour."""

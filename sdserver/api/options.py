@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from sdserver.api.option_rules import RESTRICTED, OptionValue, check_served, defaults, normalise
+from sdserver.api.option_sections import NOTHING_FROZEN, Freeze, sections_of
 from sdserver.errors import InvalidField, SettingsError
 
 log = logging.getLogger(__name__)
@@ -69,14 +70,17 @@ class Options:
 
     Args:
         path: the file; it need not exist.
+        freeze: what clients may not change.
 
     Raises:
         SettingsError: the file cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, freeze: Freeze = NOTHING_FROZEN) -> None:
         self._path = path
         self._defaults = defaults()
+        self._freeze = freeze
+        self._sections = sections_of(self._defaults)
         self._lock = threading.Lock()
         stored = _read(path)
         self._foreign = {key: value for key, value in stored.items() if key not in self._defaults}
@@ -102,6 +106,7 @@ class Options:
 
         Raises:
             InvalidField: a key is not known, or a value is of the wrong kind, out of range or not served.
+            SettingsFrozen: clients may not change one of them.
         """
         unknown = [key for key in changes if key not in self._defaults]
         if unknown:
@@ -114,6 +119,8 @@ class Options:
         }
         current = self._values
         changed = {key: value for key, value in parsed.items() if value != current[key]}
+        # Some clients say by an empty name that they choose no checkpoint.
+        self._freeze.check((key for key in changed if key != CHECKPOINT or changed[key]), self._sections)
         check_served(changed)
         return changed
 

@@ -1,6 +1,5 @@
 """What a picture says of how it was made, as `png-info` answers."""
 
-import binascii
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -11,6 +10,7 @@ from sdserver.api.infotext_field import reading_of
 from sdserver.api.options import Snapshot
 from sdserver.catalog.networks import Networks
 from sdserver.errors import InvalidField, RequestError
+from sdserver.images.decode import INVALID, file_bytes
 from sdserver.images.infotext_reader import StyleTemplate, read
 from sdserver.images.metadata import Metadata, read_metadata
 from sdserver.sampling import registry
@@ -28,9 +28,9 @@ def picture_info(
         InvalidField: there is no picture in the text.
     """
     try:
-        metadata = read_metadata(decoded(image))
+        metadata = read_metadata(file_bytes(image, "image"))
     except ValueError:
-        raise InvalidField("image", "Invalid encoded image") from None
+        raise InvalidField("image", INVALID) from None
     infotext = _novelai(metadata) or metadata.infotext or ""
     parameters = read(infotext, reading_of(options, styles))
     hashes = parameters.get("Lora hashes")
@@ -39,18 +39,6 @@ def picture_info(
         prompt = str(parameters["Prompt"])
         parameters["Prompt"] = _with_local_names(prompt, hashes, networks, prefers_alias=prefers_alias)
     return {"info": infotext, "items": dict(metadata.items), "parameters": parameters}
-
-
-def decoded(image: str) -> bytes:
-    """A picture from base64 or a data URI of it. Characters that are no base64 are left out.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    text = image.strip()
-    if text.startswith("data:image/"):
-        text = text.partition(";")[2].partition(",")[2]
-    return binascii.a2b_base64(text.encode("ascii"))
 
 
 def _novelai(metadata: Metadata) -> str | None:

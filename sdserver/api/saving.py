@@ -1,6 +1,9 @@
 """Where a request's pictures are saved and what they are called, by AUTOMATIC1111's options."""
 
+import hashlib
 from typing import Literal
+
+from PIL import Image
 
 from sdserver.api.options import Snapshot
 from sdserver.api.requests import Img2ImgRequest
@@ -9,23 +12,34 @@ from sdserver.catalog.checkpoint import Checkpoint
 from sdserver.errors import InvalidField
 from sdserver.images.files import Saver, SaveRules
 from sdserver.images.naming import NameFacts
+from sdserver.jobs.events import Picture
 
 Contents = Literal["samples", "grids"]
+INIT_FOLDER = "outdir_init_images"
+BEFORE_HIRES = "save_images_before_highres_fix"
 
 
 def check_folders(plan: Plan, saver: Saver) -> None:
     """See, before any work is done, that pictures may be saved where the options say.
 
     Raises:
-        InvalidField: the request saves its pictures and a folder lies outside `outputs`.
+        InvalidField: the request saves its pictures and a folder lies outside `outputs`, or the first
+            pass's picture is to be saved, which is never decoded.
     """
-    if plan.request.save_images:
-        for key in (_folder_option(plan, "samples"), _folder_option(plan, "grids")):
-            try:
-                saver.folder(plan.options.text(key))
-            except ValueError as error:
-                message = f"Pictures cannot be saved, the option {key!r} is not allowed: {error}"
-                raise InvalidField(key, message) from None
+    options = plan.options
+    keys = [_folder_option(plan, "samples"), _folder_option(plan, "grids")]
+    keys = keys if plan.request.save_images else []
+    if options.flag("save_init_img") and isinstance(plan.request, Img2ImgRequest):
+        keys.append(INIT_FOLDER)
+    for key in keys:
+        try:
+            saver.folder(options.text(key))
+        except ValueError as error:
+            message = f"Pictures cannot be saved, the option {key!r} is not allowed: {error}"
+            raise InvalidField(key, message) from None
+    if plan.request.save_images and plan.hires is not None and options.flag(BEFORE_HIRES):
+        message = f"The option {BEFORE_HIRES!r} is not served: the first pass is never decoded. Turn it off."
+        raise InvalidField(BEFORE_HIRES, message)
 
 
 def picture_rules(plan: Plan) -> SaveRules:
@@ -58,8 +72,30 @@ def grid_rules(plan: Plan) -> SaveRules:
     )
 
 
-def name_facts(plan: Plan, index: int, checkpoint: Checkpoint) -> NameFacts:
-    """What file names may tell of one image, by its place in the request."""
+def init_rules(plan: Plan, name: str) -> SaveRules:
+    """For a picture that a client sent, saved under that name."""
+    return SaveRules(
+        directory=plan.options.text(INIT_FOLDER),
+        directory_pattern="",
+        name_pattern=name,
+        prefix="",
+        numbered=False,
+        replace=True,
+        write_text=False,
+    )
+
+
+def name_facts(
+    plan: Plan, index: int, checkpoint: Checkpoint, picture: Picture | Image.Image | None = None
+) -> NameFacts:
+    """What file names may tell of one image.
+
+    Args:
+        plan: the request.
+        index: the image's place in the request.
+        checkpoint: with its hash.
+        picture: what is saved.
+    """
     job, request = plan.jobs[index], plan.request
     return NameFacts(
         seed=job.noise.seed,
@@ -85,7 +121,16 @@ def name_facts(plan: Plan, index: int, checkpoint: Checkpoint) -> NameFacts:
         job_timestamp=plan.timestamp,
         now=plan.now,
         max_prompt_words=plan.options.whole("directories_max_prompt_words"),
+        denoising=request.denoising_strength,
+        vae_filename=plan.vae.name.lstrip(".").partition(".")[0] if plan.vae else "NoneType",
+        image_hash=lambda: hashlib.sha256(_pixels(picture)).hexdigest(),
     )
+
+
+def _pixels(picture: Picture | Image.Image | None) -> bytes:
+    if isinstance(picture, Picture):
+        return picture.pixels
+    return picture.tobytes() if picture is not None else b""
 
 
 def _folder_option(plan: Plan, contents: Contents) -> str:

@@ -5,20 +5,53 @@ import io
 import struct
 from typing import Final
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from sdserver.errors import InvalidField
 
 FORMATS: Final = (
-    "PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "ICO", "PPM", "TGA", "JPEG2000",
+    "PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000",
 )  # fmt: skip
-"""What is read. Pillow knows more, some of them run other programs (EPS) or are rarely tested."""
+"""What is read. Pillow knows more; some of them run other programs (EPS), may unpack to more pixels than
+their header says (ICO), or are rarely tested."""
 
 KEPT_MODES: Final = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"})
 """Others are rare, and not all that is done with pictures is possible in them: they become RGB."""
 
 INVALID: Final = "Invalid encoded image"
+NOT_FETCHED: Final = (
+    "Pictures are not fetched by address unless the server is started with --image-urls: send the picture "
+    "itself as base64."
+)
+_ADDRESSES: Final = ("http://", "https://")
+_DEEP: Final = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
+"""Grey in 16 bits; Pillow would cut values off above 255."""
+
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, struct.error)
+
+
+class FetchedPicture(str):
+    """The address of a picture with the picture's file, fetched from there; as text it is the address.
+
+    Attributes:
+        data: the file.
+    """
+
+    __slots__ = ("data",)
+    data: bytes
+
+    @classmethod
+    def of(cls, address: str, data: bytes) -> "FetchedPicture":
+        """The picture at an address."""
+        fetched = cls(address)
+        fetched.data = data
+        return fetched
+
+
+def is_address(text: object) -> bool:
+    """Whether a picture's text says where it is rather than what it is."""
+    return isinstance(text, str) and text[:8].lower().startswith(_ADDRESSES)
 
 
 def decode(text: object, field: str, max_pixels: int) -> Image.Image:
@@ -28,18 +61,29 @@ def decode(text: object, field: str, max_pixels: int) -> Image.Image:
     transparency is a table of bytes becomes RGBA; otherwise the mode is the file's own.
 
     Args:
-        text: raw base64, or `data:image/...,` and base64.
+        text: raw base64, `data:image/...,` and base64, or a `FetchedPicture`.
         field: the request's field, for the error.
         max_pixels: refuse larger pictures, before their pixels are unpacked.
 
     Raises:
-        InvalidField: not a picture, too large, or an address instead of a picture.
+        InvalidField: not a picture, too large, or an address whose picture was not fetched.
     """
+    return read(file_bytes(text, field), field, max_pixels)
+
+
+def file_bytes(text: object, field: str) -> bytes:
+    """The picture's file; see `decode`.
+
+    Raises:
+        InvalidField: it is not base64, or an address whose picture was not fetched.
+    """
+    if isinstance(text, FetchedPicture):
+        return text.data
     if not isinstance(text, str):
         raise InvalidField(field, f"{INVALID}: a picture is sent as base64 text.")
-    if text[:8].lower().startswith(("http://", "https://")):
-        raise InvalidField(field, "Pictures are not fetched by address: send the picture itself as base64.")
-    return read(_bytes(text, field), field, max_pixels)
+    if is_address(text):
+        raise InvalidField(field, NOT_FETCHED)
+    return _bytes(text.strip(), field)
 
 
 def read(data: bytes, field: str, max_pixels: int) -> Image.Image:
@@ -49,9 +93,9 @@ def read(data: bytes, field: str, max_pixels: int) -> Image.Image:
         if image.width * image.height > max_pixels:
             raise _too_large(field, max_pixels)
         image.load()
-        image = _with_alpha(_upright(image))
+        image = _with_alpha(_shallow(_upright(image)))
         return image if image.mode in KEPT_MODES else image.convert("RGB")
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(field, max_pixels) from error
     except _BROKEN as error:
         raise InvalidField(field, INVALID) from error
@@ -78,6 +122,16 @@ def _upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except _BROKEN:
         return image
+
+
+def _shallow(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits as RGB of 8 bits."""
+    if image.mode not in _DEEP:
+        return image
+    values = np.asarray(image).clip(0, 65_535).astype(np.uint16)
+    shallow = Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")
+    shallow.info = image.info
+    return shallow
 
 
 def _with_alpha(image: Image.Image) -> Image.Image:

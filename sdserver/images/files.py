@@ -9,6 +9,7 @@ from pathlib import Path
 from sdserver.images.naming import NameFacts, expand
 
 MAX_NAME_BYTES = 200
+HISTORY = "params.txt"
 _UNSAFE_END = " ."
 _SEPARATORS = re.compile(r"[/\\]")
 _COUNTER = re.compile(r"[0-9]{1,15}")
@@ -26,6 +27,7 @@ class SaveRules:
         numbered: put a counter before the name.
         replace: without a counter, overwrite; otherwise a number is put behind the name.
         write_text: put the infotext into a .txt file beside the picture.
+        suffix: behind the name, such as `-mask`.
     """
 
     directory: str
@@ -35,6 +37,7 @@ class SaveRules:
     numbered: bool
     replace: bool
     write_text: bool
+    suffix: str = ""
 
 
 class Saver:
@@ -44,9 +47,11 @@ class Saver:
 
     Args:
         data_dir: the folder that holds `outputs`.
+        keeps_history: write the latest infotext to `params.txt` in the data folder.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, keeps_history: bool = True) -> None:
+        self._keeps_history = keeps_history
         self._data_dir = data_dir.resolve()
         self._outputs = self._data_dir / "outputs"
         self._lock = threading.Lock()
@@ -86,6 +91,30 @@ class Saver:
             _write_temporary(folder, f"{infotext}\n".encode()).replace(path.with_suffix(".txt"))
         return path
 
+    def save_copy(self, path: Path, data: bytes, extension: str) -> None:
+        """Write a saved picture once more beside it, in another format.
+
+        Args:
+            path: what `save` answered.
+            data: the other file.
+            extension: its format's.
+
+        Raises:
+            OSError: as for `save`.
+        """
+        _write_temporary(path.parent, data).replace(path.with_suffix(f".{extension}"))
+
+    def remember(self, infotext: str) -> None:
+        """Keep what was made last, in `params.txt` as AUTOMATIC1111 does.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self._keeps_history:
+            _write_temporary(self._data_dir, infotext.encode(), is_kept=False).replace(
+                self._data_dir / HISTORY
+            )
+
 
 def next_counter(folder: Path, prefix: str) -> int:
     """One more than the greatest number that a file name in the folder begins with; 0 if none does."""
@@ -114,7 +143,8 @@ def _free_path(folder: Path, name: str, extension: str, rules: SaveRules) -> Pat
     if rules.numbered or not name:
         number = next_counter(folder, rules.prefix)
         counter = f"{rules.prefix}-{number:04}" if rules.prefix else f"{number:05}"
-        return folder / f"{counter}{'-' if name else ''}{name}.{extension}"
+        return folder / f"{counter}{'-' if name else ''}{name}{rules.suffix}.{extension}"
+    name += rules.suffix
     path = folder / f"{name}.{extension}"
     number = 0
     while not rules.replace and path.exists():
@@ -123,14 +153,15 @@ def _free_path(folder: Path, name: str, extension: str, rules: SaveRules) -> Pat
     return path
 
 
-def _write_temporary(folder: Path, data: bytes) -> Path:
-    """The data in a new file of the folder, safely on the disk."""
+def _write_temporary(folder: Path, data: bytes, *, is_kept: bool = True) -> Path:
+    """The data in a new file of the folder, safely on the disk if it is to outlive a power cut."""
     path = folder / f".{os.urandom(8).hex()}.tmp"
     try:
         with path.open("xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if is_kept:
+                os.fsync(file.fileno())
     except BaseException:
         path.unlink(missing_ok=True)
         raise

@@ -15,6 +15,9 @@ from sdserver.images.codec import INFOTEXT_KEY, USER_COMMENT
 MAX_PIXELS: Final = 2**26
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
 
+LONGEST_KEYWORD: Final = 79
+LATIN_1: Final = 256
+
 _NO_ITEMS: Final = frozenset(
     {
         "jfif",
@@ -88,6 +91,35 @@ def read_metadata(data: bytes) -> Metadata:
             return Metadata(infotext, _items(image), image.width, image.height)
     except (UnidentifiedImageError, Image.DecompressionBombError, *_DAMAGED) as error:
         raise ValueError("the picture cannot be read") from error
+
+
+def carried_texts(image: Image.Image) -> dict[str, str]:
+    """The texts of a loaded picture that its copies keep, by PNG keyword, the infotext among them.
+
+    They are none of our own: what no PNG can hold is left out.
+    """
+    texts = {
+        key: str(value)
+        for key, value in image.info.items()
+        if isinstance(key, str) and isinstance(value, str) and key not in _NO_ITEMS and _is_keyword(key)
+    }
+    infotext = _infotext(image)
+    if infotext:
+        texts[INFOTEXT_KEY] = infotext
+    return {key: text for key, text in texts.items() if _is_encodable(text)}
+
+
+def _is_keyword(key: str) -> bool:
+    """As the PNG specification has it; a NUL would end it."""
+    return 0 < len(key) <= LONGEST_KEYWORD and key.isprintable() and all(ord(char) < LATIN_1 for char in key)
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _infotext(image: Image.Image) -> str | None:

@@ -4,7 +4,7 @@ import hashlib
 import re
 import string
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -15,6 +15,7 @@ _TOKEN = re.compile(r"(.*?)(?:\[([^\[\]]+)\]|$)", re.DOTALL)
 _ARGUMENT = re.compile(r"(.*)<([^>]*)>", re.DOTALL)
 _NOT_LETTERS = re.compile(rf"[\s{re.escape(string.punctuation)}]+")
 _HASH_LENGTH = 8
+_WHOLE_HASH = 64
 _DATETIME = "%Y%m%d%H%M%S"
 
 
@@ -31,6 +32,11 @@ class NameFacts:
         job_timestamp: when the request began, `%Y%m%d%H%M%S`.
         now: local time.
         max_prompt_words: for `[prompt_words]`.
+        user: who sent the request, empty if that is not known.
+        denoising: the strength; None where it plays no part.
+        vae_filename: what is before the first dot of the VAE's file name, "NoneType" for the checkpoint's
+            own, as AUTOMATIC1111 has it.
+        image_hash: computes the SHA-256 of the picture's pixels.
     """
 
     seed: int
@@ -57,6 +63,9 @@ class NameFacts:
     now: datetime
     max_prompt_words: int
     user: str = ""
+    denoising: float | None = None
+    vae_filename: str = "NoneType"
+    image_hash: Callable[[], str] = field(default=lambda: "", compare=False, repr=False)
 
 
 Token = Callable[[NameFacts, list[str]], str | None]
@@ -100,7 +109,7 @@ def _datetime(facts: NameFacts, arguments: list[str]) -> str:
     if len(arguments) > 1:
         try:
             when = when.astimezone(ZoneInfo(arguments[1]))
-        except (ZoneInfoNotFoundError, ValueError):
+        except (ZoneInfoNotFoundError, ValueError, OSError):
             when = facts.now
     try:
         return clean(when.strftime(form), replace_spaces=False)
@@ -108,10 +117,17 @@ def _datetime(facts: NameFacts, arguments: list[str]) -> str:
         return clean(when.strftime(_DATETIME))
 
 
-def _hash(text: str, arguments: list[str]) -> str:
+def _length(arguments: list[str], default: int) -> int:
     wanted = arguments[0] if arguments else ""
-    length = int(wanted) if re.fullmatch(r"[0-9]{1,2}", wanted) and int(wanted) else _HASH_LENGTH
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
+    return int(wanted) if re.fullmatch(r"[0-9]{1,2}", wanted) and int(wanted) else default
+
+
+def _hash(text: str, arguments: list[str]) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[: _length(arguments, _HASH_LENGTH)]
+
+
+def _image_hash(facts: NameFacts, arguments: list[str]) -> str:
+    return facts.image_hash()[: _length(arguments, _WHOLE_HASH)]
 
 
 def _words(facts: NameFacts, _arguments: list[str]) -> str:
@@ -135,8 +151,9 @@ def _sampler_schedule(facts: NameFacts, _arguments: list[str]) -> str:
 
 
 _TOKENS: Mapping[str, Token] = {
+    "basename": lambda _facts, _: "img",
     "seed": lambda facts, _: str(facts.seed),
-    "seed_first": lambda facts, _: None if facts.batch_size == 1 else str(facts.first_seed),
+    "seed_first": lambda facts, _: str(facts.seed if facts.batch_size == 1 else facts.first_seed),
     "seed_last": lambda facts, _: None if facts.batch_size == 1 else str(facts.last_seed),
     "steps": lambda facts, _: str(facts.steps),
     "cfg": lambda facts, _: str(facts.cfg_scale),
@@ -163,7 +180,9 @@ _TOKENS: Mapping[str, Token] = {
     "generation_number": lambda facts, _: None if facts.images == 1 else str(facts.generation_index + 1),
     "hasprompt": _has_prompt,
     "clip_skip": lambda facts, _: str(facts.clip_skip),
-    "denoising": lambda _facts, _: None,
+    "denoising": lambda facts, _: str(facts.denoising) if facts.denoising else None,
     "user": lambda facts, _: clean(facts.user),
+    "vae_filename": lambda facts, _: clean(facts.vae_filename, replace_spaces=False),
+    "image_hash": _image_hash,
     "none": lambda _facts, _: "",
 }

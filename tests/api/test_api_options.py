@@ -1,10 +1,13 @@
 """Options: set all or nothing, kept on disk, never leaking from one request into the next."""
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sdserver.api.option_rules import (
     CHOICES,
@@ -15,8 +18,10 @@ from sdserver.api.option_rules import (
     defaults,
     normalise,
 )
+from sdserver.api.option_sections import PATHS, SECTIONS, Freeze, sections_of
 from sdserver.api.options import Options
-from sdserver.errors import InvalidField, SettingsError
+from sdserver.api.quirks import a1111_status
+from sdserver.errors import InvalidField, SettingsError, SettingsFrozen
 from tests.api.conftest import OTHER_SHA, Server
 
 BASE = {"prompt": "cat", "steps": 2, "width": 64, "height": 64, "seed": 1}
@@ -188,10 +193,10 @@ def test_an_unreadable_config_is_not_overwritten(tmp_path: Path, content: str) -
 def test_an_unserved_value_of_an_existing_config_is_named(
     serve: Callable[..., Server], tmp_path: Path
 ) -> None:
-    (tmp_path / "config.json").write_text('{"token_merging_ratio": 0.5}')
+    (tmp_path / "config.json").write_text('{"fp8_storage": "Enable"}')
     response = serve().post("txt2img", BASE)
     assert response.status_code == 422
-    assert "'token_merging_ratio' = 0.5" in response.json()["detail"]
+    assert "'fp8_storage' = 'Enable'" in response.json()["detail"]
 
 
 def test_snapshots_do_not_change(tmp_path: Path) -> None:
@@ -225,6 +230,119 @@ def test_numbers_that_no_answer_can_hold_are_refused(serve: Callable[..., Server
     for value in ("1" * 30, 1e300, -(2**64)):
         assert server.post("options", {"lora_in_memory_limit": value}).status_code == 422
     assert server.get("options").status_code == 200
+
+
+def other_spelling(value: object) -> object:
+    """The same value as another client's JSON would have it."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case float() if value.is_integer():
+            return int(value)
+        case int():
+            return float(value)
+        case _:
+            return value
+
+
+@given(st.data())
+def test_what_was_got_may_be_posted_back_in_any_spelling_and_sets_nothing(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        options = Options(Path(folder) / "config.json")
+        options.apply({"CLIP_stop_at_last_layers": 2.0, "samples_format": "avif", "face_restoration": False})
+        got = dict(options.snapshot())
+        keys = data.draw(st.sets(st.sampled_from(sorted(got))))
+        sent = {key: other_spelling(value) if key in keys else value for key, value in got.items()}
+        assert options.parse(json.loads(json.dumps(sent)), "options") == {}
+
+
+def test_mere_texts_are_read_only(serve: Callable[..., Server]) -> None:
+    server = serve()
+    before = server.get("options").json()
+    changes = dict.fromkeys(key for key in before if key.endswith("explanation") or key == "settings_in_ui")
+    assert len(changes) >= 4
+    assert server.post("options", dict.fromkeys(changes, "<b>mine</b>")).status_code == 200
+    assert server.get("options").json() == before
+
+
+@pytest.mark.parametrize(
+    ("freeze", "frozen", "free"),
+    [
+        (Freeze(everything=True), "eta_ddim", None),
+        (Freeze(everything=True), "sd_model_checkpoint", None),
+        (Freeze(sections=frozenset({"sampler-params", "vae"})), "eta_ddim", "samples_format"),
+        (Freeze(sections=frozenset({"Sampler parameters"})), "eta_ddim", "CLIP_stop_at_last_layers"),
+        (Freeze(sections=frozenset({"ui"})), "localization", "return_grid"),
+        (Freeze(sections=frozenset({"Live previews"})), "show_progress_type", "localization"),
+        (Freeze(sections=frozenset({"sd"})), "sd_model_checkpoint", "sd_vae"),
+        (Freeze(keys=frozenset({"samples_format"})), "samples_format", "eta_ancestral"),
+        (Freeze(paths=True), "samples_filename_pattern", "samples_format"),
+        (Freeze(paths=True), "outdir_img2img_grids", "save_to_dirs"),
+    ],
+)
+def test_frozen_options_are_refused(tmp_path: Path, freeze: Freeze, frozen: str, free: str | None) -> None:
+    options = Options(tmp_path / "config.json", freeze)
+    values = {
+        "eta_ddim": 0.5,
+        "sd_model_checkpoint": "tiny-sd15-b",
+        "samples_format": "jpg",
+        "sd_vae": "x",
+        "localization": "y",
+        "CLIP_stop_at_last_layers": 2,
+        "return_grid": False,
+        "show_progress_type": "Full",
+        "eta_ancestral": 0.5,
+        "samples_filename_pattern": "[seed]",
+        "outdir_img2img_grids": "outputs/x",
+        "save_to_dirs": False,
+    }
+    with pytest.raises(SettingsFrozen, match="is disabled: the server runs with --"):
+        options.parse({frozen: values[frozen]}, "options")
+    if free is not None:
+        assert list(options.parse({free: values[free]}, "options")) == [free]
+    assert options.parse(dict(options.snapshot()), "options") == {}
+    assert options.parse({"sd_model_checkpoint": ""}, "override_settings") in (
+        {},
+        {"sd_model_checkpoint": ""},
+    )
+
+
+def test_sections_cover_all_options() -> None:
+    known = defaults()
+    sections = sections_of(known)
+    assert all(sections[key] for key in known)
+    assert {first for first, _, _ in SECTIONS} | PATHS <= known.keys()
+    for key, section in {
+        "jpeg_quality": "saving-images",
+        "directories_max_prompt_words": "saving-to-dirs",
+        "hires_fix_refiner_pass": "sd",
+        "overlay_inpaint": "img2img",
+        "sd_hypernetwork": "extra_networks",
+        "enable_pnginfo": "infotext",
+        "rho": "Sampler parameters",
+        "enable_prompt_comments": "sd",
+    }.items():
+        assert section in sections[key]
+
+
+def test_what_is_frozen_is_answered_by_403_and_nothing_is_set(tmp_path: Path) -> None:
+    server = Server(tmp_path, freeze=Freeze(everything=True))
+    try:
+        before = server.get("options").json()
+        response = server.post("options", {"eta_ddim": 0.5})
+        assert (response.status_code, response.json()["error"]) == (403, "HTTPException")
+        assert "--freeze-settings" in response.json()["detail"]
+        assert server.post("options", before).status_code == 200
+        override = BASE | {"override_settings": {"eta_ddim": 0.5}}
+        assert server.post("txt2img", override).status_code == 403
+        assert server.post("txt2img", BASE | {"override_settings": {"eta_ddim": 0.0}}).status_code == 200
+        assert server.get("options").json() == before
+    finally:
+        server.close()
+
+
+def test_with_the_quirks_what_is_frozen_has_the_status_of_there() -> None:
+    assert a1111_status(SettingsFrozen("x"), 403) == 500
 
 
 def test_null_resets_an_option() -> None:

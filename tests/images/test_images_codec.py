@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from sdserver.errors import RequestError
-from sdserver.images.codec import FORMATS, PictureFormat, encode, to_base64
+from sdserver.images.codec import FORMATS, PictureFormat, encode, fitting_format, to_base64
+from sdserver.images.copies import small_copy
 from sdserver.jobs.events import Picture
 
 TEXT = "a cat\nNegative prompt: dog\nSteps: 6, Sampler: Euler"
@@ -51,11 +52,11 @@ def test_without_infotext_there_is_no_text_chunk() -> None:
     assert set(chunks(encode(picture(), "png"))) == {b"IHDR", b"IDAT", b"IEND"}
 
 
-@pytest.mark.parametrize("picture_format", ["jpg", "jpeg", "webp"])
+@pytest.mark.parametrize("picture_format", ["jpg", "jpeg", "webp", "avif"])
 def test_exif_comment_is_utf16_big_endian(picture_format: PictureFormat) -> None:
     image = Image.open(io.BytesIO(encode(picture(), picture_format, "猫\n🐱")))
     assert image.getexif().get_ifd(0x8769)[0x9286] == b"UNICODE\0" + "猫\n🐱".encode("utf-16-be")
-    assert image.format == ("WEBP" if picture_format == "webp" else "JPEG")
+    assert image.format == {"webp": "WEBP", "avif": "AVIF"}.get(picture_format, "JPEG")
 
 
 def test_a_jpeg_comment_is_cut_at_a_whole_character() -> None:
@@ -70,8 +71,10 @@ def test_lossless_webp_keeps_every_value() -> None:
     assert image.convert("RGB").tobytes() == picture().pixels
 
 
-def test_quality_changes_the_size() -> None:
-    assert len(encode(picture(64, 64), "jpg", quality=95)) > len(encode(picture(64, 64), "jpg", quality=20))
+@pytest.mark.parametrize("picture_format", ["jpg", "webp", "avif"])
+def test_quality_changes_the_size(picture_format: PictureFormat) -> None:
+    fine, coarse = (len(encode(picture(64, 64), picture_format, quality=each)) for each in (95, 20))
+    assert fine > coarse
 
 
 def test_base64_has_no_prefix_and_no_line_ends() -> None:
@@ -80,14 +83,41 @@ def test_base64_has_no_prefix_and_no_line_ends() -> None:
     assert "\n" not in to_base64(data)
 
 
-def test_formats_are_the_four_of_the_api() -> None:
-    assert FORMATS == ("png", "jpg", "jpeg", "webp")
+def test_formats_are_the_four_of_the_api_and_avif() -> None:
+    assert FORMATS == ("png", "jpg", "jpeg", "webp", "avif")
 
 
-@pytest.mark.parametrize(("picture_format", "width"), [("webp", 16_384), ("jpg", 65_501)])
+@pytest.mark.parametrize(
+    ("picture_format", "width"), [("webp", 16_384), ("jpg", 65_501), ("jpeg", 65_501), ("avif", 65_536)]
+)
 def test_what_a_format_cannot_hold_is_refused(picture_format: PictureFormat, width: int) -> None:
     wide = Image.new("RGB", (width, 1))
     with pytest.raises(RequestError, match="choose png"):
         encode(wide, picture_format)
     assert encode(wide.crop((0, 0, width - 1, 1)), picture_format)
     assert encode(wide, "png")
+    assert fitting_format(picture_format, width, 1) == fitting_format(picture_format, 1, width) == "png"
+    assert fitting_format(picture_format, width - 1, 1) == picture_format
+
+
+@pytest.mark.parametrize(
+    ("size", "file_size", "copied"),
+    [
+        ((40, 30), 4 * 2**20, None),
+        ((40, 30), 4 * 2**20 + 1, (40, 30)),
+        ((41, 10), 0, (40, 10)),
+        ((10, 80), 0, (5, 40)),
+        ((400, 1), 0, (40, 1)),
+    ],
+)
+def test_copies_of_large_pictures(
+    size: tuple[int, int], file_size: int, copied: tuple[int, int] | None
+) -> None:
+    made = small_copy(picture(*size), file_size, TEXT, threshold=4, side=40, quality=80)
+    if copied is None:
+        assert made is None
+    else:
+        assert made is not None
+        image = Image.open(io.BytesIO(made))
+        assert (image.format, image.size) == ("JPEG", copied)
+        assert image.getexif().get_ifd(0x8769)[0x9286] == b"UNICODE\0" + TEXT.encode("utf-16-be")

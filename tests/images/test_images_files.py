@@ -37,6 +37,7 @@ FACTS = NameFacts(
     job_timestamp="20260102030405",
     now=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
     max_prompt_words=3,
+    image_hash=lambda: "0123456789abcdef" * 4,
 )
 PICTURES = SaveRules(
     "outputs/txt2img-images", "[date]", "[seed]", "", numbered=True, replace=True, write_text=False
@@ -67,6 +68,18 @@ GRIDS = replace(PICTURES, directory="outputs/txt2img-grids", name_pattern="", pr
         ("[styles]", "One, Two"),
         ("[hasprompt<cat|no><dog|nodog>]", "catnodog"),
         ("x[none]y", "xy"),
+        ("[seed] [seed_first] [seed_last]", "1234 1234"),
+        ("[generation_number]-[seed]", "-1234"),
+        ("a[denoising]b", "b"),
+        ("[vae_filename]", "NoneType"),
+        ("[image_hash]", "0123456789abcdef" * 4),
+        ("[image_hash<6>]", "012345"),
+        ("[image_hash<0>]", "0123456789abcdef" * 4),
+        ("[basename][user]", "img"),
+        ("[clip_skip]-[negative_prompt_hash]", "1-cd6357ef"),
+        ("[DateTime<%Y><America/New_York>]", "2026"),
+        ("[datetime<%d %H><America/New_York>]", "01 22"),
+        ("[datetime<>]", "20260102030405"),
         ("[seed] - [batch_number]", "1234"),
         ("[nope]-[seed]", "[nope]-1234"),
         ("plain", "plain"),
@@ -79,6 +92,13 @@ def test_tokens(pattern: str, expected: str) -> None:
 def test_batch_tokens_in_a_batch() -> None:
     facts = replace(FACTS, batch_size=2, batch_index=1, generation_index=3, images=4)
     assert expand("[batch_number]/[batch_size] [generation_number] [seed_last]", facts) == "2/2 4 1235"
+    last = replace(facts, seed=1235)
+    assert expand("[seed_first] [seed]", last) == "1234 1235"
+
+
+def test_tokens_that_tell_of_img2img_and_the_vae() -> None:
+    facts = replace(FACTS, denoising=0.5, vae_filename="kl-f8", user="me")
+    assert expand("a [denoising] [vae_filename] [user]", facts) == "a 0.5 kl-f8 me"
 
 
 def test_counters_go_on_from_the_greatest(tmp_path: Path) -> None:
@@ -140,6 +160,37 @@ def test_a_link_that_the_operator_put_there_is_followed(tmp_path: Path) -> None:
     (tmp_path / "outputs/link").symlink_to(tmp_path / "elsewhere")
     Saver(tmp_path).save(b"a", "png", replace(PICTURES, directory="outputs/link"), FACTS, None)
     assert (tmp_path / "elsewhere/2026-01-02/00000-1234.png").read_bytes() == b"a"
+
+
+def test_a_suffix_stands_behind_the_name(tmp_path: Path) -> None:
+    saver, rules = Saver(tmp_path), replace(PICTURES, suffix="-mask")
+    assert saver.save(b"a", "png", rules, FACTS, None).name == "00000-1234-mask.png"
+    plain = replace(rules, numbered=False, replace=False)
+    assert [saver.save(b"a", "png", plain, FACTS, None).name for _ in range(2)] == [
+        "1234-mask.png",
+        "1234-mask-1.png",
+    ]
+
+
+def test_a_copy_stands_beside_the_picture(tmp_path: Path) -> None:
+    saver = Saver(tmp_path)
+    path = saver.save(b"a", "png", replace(PICTURES, name_pattern="v1.5 [seed]"), FACTS, None)
+    saver.save_copy(path, b"b", "jpg")
+    found = {each.name: each.read_bytes() for each in path.parent.iterdir()}
+    assert found == {"00000-v1.5 1234.png": b"a", "00000-v1.5 1234.jpg": b"b"}
+
+
+def test_the_history_is_the_latest_infotext(tmp_path: Path) -> None:
+    saver = Saver(tmp_path)
+    saver.remember("a long first one")
+    saver.remember("猫\nSteps: 1")
+    assert {each.name for each in tmp_path.iterdir()} == {"params.txt"}
+    assert (tmp_path / "params.txt").read_text("utf-8") == "猫\nSteps: 1"
+
+
+def test_the_history_may_be_off(tmp_path: Path) -> None:
+    Saver(tmp_path, keeps_history=False).remember("x")
+    assert not list(tmp_path.iterdir())
 
 
 hostile = st.text(alphabet="./\\ a\0\n[]seedprompt:é", max_size=60)

@@ -4,11 +4,16 @@ A key that is there already keeps its place and takes the new value.
 """
 
 from collections.abc import Sequence
+from dataclasses import astuple
+from typing import Final
 
+from sdserver.api.always_on import ENABLED, LIMITS, always_on, key_of
 from sdserver.api.answer.facts import Facts
+from sdserver.api.option_rules import defaults
 from sdserver.api.options import Snapshot
 from sdserver.api.requests import Img2ImgRequest, Request, Txt2ImgRequest
 from sdserver.api.samplers import ChosenSampler
+from sdserver.api.translate.attention import unet_rule, vae_rule
 from sdserver.api.translate.networks import bare_name
 from sdserver.api.translate.pictures import mask_blur
 from sdserver.api.translate.plan import HiresPlan, NamedLora, Plan
@@ -16,6 +21,7 @@ from sdserver.api.translate.resolve import noise_multiplier
 from sdserver.catalog.checkpoint import Checkpoint
 from sdserver.images.infotext import InfoValue
 from sdserver.jobs.job import Sampling, Txt2Img
+from sdserver.jobs.model import TileRule
 
 Extra = dict[str, InfoValue]
 
@@ -23,11 +29,13 @@ HIRES_PROMPT = "Hires prompt"
 HIRES_NEGATIVE_PROMPT = "Hires negative prompt"
 _HIRES_SCHEDULE = "Hires schedule type"
 _SCHEDULE = "Schedule type"
+DEFAULTS: Final = Snapshot(defaults())
 
 
 def extra_generation_params(plan: Plan, facts: Facts) -> Extra:
     """The whole of it, with None for what is written for each image (`Hires prompt`)."""
-    extra: Extra = {}
+    extra: Extra = dict(plan.extra)
+    _add_scripts(extra, plan)
     if isinstance(plan.request, Img2ImgRequest):
         _add_pictures(extra, plan, plan.request)
     elif plan.hires is not None:
@@ -43,9 +51,40 @@ def extra_generation_params(plan: Plan, facts: Facts) -> Extra:
     return extra
 
 
+def _add_scripts(extra: Extra, plan: Plan) -> None:
+    """Of the scripts that run with every request."""
+    options = plan.options
+    if options.flag("hypertile_enable_unet"):
+        extra["Hypertile U-Net"] = True
+        _add_tiles(extra, "Hypertile U-Net", unet_rule(options), unet_rule(DEFAULTS))
+    if options.flag("hypertile_enable_vae"):
+        extra["Hypertile VAE"] = True
+        _add_tiles(extra, "Hypertile VAE", vae_rule(options), vae_rule(DEFAULTS))
+    soft = always_on(plan.request).soft_inpainting
+    if soft is not None and plan.pictures is not None and plan.pictures.sent_mask:
+        extra[ENABLED] = True
+        extra |= {key_of(label): value for (label, _, _), value in zip(LIMITS, astuple(soft), strict=True)}
+
+
+def _add_tiles(extra: Extra, network: str, rule: TileRule, default: TileRule) -> None:
+    """Settings are told where they are not the default."""
+    told = (
+        ("max depth", rule.max_depth, default.max_depth),
+        ("max tile size", rule.max_tile, default.max_tile),
+        ("swap size", rule.swap, default.swap),
+    )
+    extra |= {f"{network} {words}": None if value == usual else value for words, value, usual in told}
+
+
+def _add_second_tiles(extra: Extra, options: Snapshot) -> None:
+    if options.flag("hypertile_enable_unet_secondpass") and not options.flag("hypertile_enable_unet"):
+        extra["Hypertile U-Net second pass"] = True
+        _add_tiles(extra, "Hypertile U-Net", unet_rule(options), unet_rule(DEFAULTS))
+
+
 def _add_pictures(extra: Extra, plan: Plan, request: Img2ImgRequest) -> None:
     extra["Denoising strength"] = request.denoising_strength
-    if request.mask and plan.pictures is not None:
+    if plan.pictures is not None and plan.pictures.sent_mask:
         if request.inpainting_mask_invert:
             extra["Mask mode"] = "Inpaint not masked"
         blur_x, blur_y = mask_blur(request)
@@ -84,6 +123,8 @@ def _add_texts(extra: Extra, plan: Plan, facts: Facts) -> None:
     _add_loras(extra, plan, plan.loras, facts)
     if plan.wording.depends_on_scheduling:
         extra["Old prompt editing timelines"] = True
+    if options.flag("use_old_emphasis_implementation"):
+        return
     emphasis = options.text("emphasis")
     positive, negative = plan.wording.emphasis
     tells_emphasis = emphasis != "Original"
@@ -138,6 +179,7 @@ def _add_first_pass(extra: Extra, plan: Plan) -> None:
 def _add_second_pass(extra: Extra, plan: Plan, hires: HiresPlan, facts: Facts) -> None:
     options, job = plan.options, plan.jobs[0]
     _add_loras(extra, plan, [*plan.loras, *hires.loras], facts)
+    _add_second_tiles(extra, options)
     if isinstance(job, Txt2Img) and job.hires is not None:
         _add_schedule(extra, hires.sampler, job.hires.sampling, options, is_second=True)
         _add_extra_noise(extra, options)

@@ -25,6 +25,7 @@ class Facts:
         vae: the plan's.
         lora_hashes: of both passes, by the names that prompts gave them.
         embedding_hashes: by name.
+        init_hash: of the last picture that the client sent, where they are saved.
     """
 
     checkpoints: Mapping[str, Checkpoint]
@@ -33,6 +34,7 @@ class Facts:
     vae: NetworkFile | None = None
     lora_hashes: Mapping[str, str] = field(default_factory=dict)
     embedding_hashes: Mapping[str, str] = field(default_factory=dict)
+    init_hash: str | None = None
 
     def known(self, checkpoint: Checkpoint) -> Checkpoint:
         """The checkpoint with its hash, if that is known."""

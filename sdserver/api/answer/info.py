@@ -3,6 +3,7 @@
 from sdserver.api.answer.extra import HIRES_NEGATIVE_PROMPT, HIRES_PROMPT, extra_generation_params
 from sdserver.api.answer.facts import Facts
 from sdserver.api.options import Snapshot
+from sdserver.api.translate.attention import merging_of, second_merging_of
 from sdserver.api.translate.plan import Plan
 from sdserver.images.infotext import InfoValue, render
 
@@ -40,6 +41,9 @@ def _settings(plan: Plan, index: int, facts: Facts) -> dict[str, InfoValue]:
         "Conditional mask weight": _mask_weight(options, facts),
         "Clip skip": job.prompt.clip_skip if job.prompt.clip_skip > 1 else None,
         "ENSD": noise.seed_delta if noise.seed_delta and uses_ensd else None,
+        "Init image hash": facts.init_hash,
+        "Token merging ratio": merging_of(request, options) or None,
+        "Token merging ratio hr": second_merging_of(options) or None if plan.hires else None,
         "RNG": noise.source if noise.source != "GPU" else None,
         "Tiling": "True" if job.model.tiling else None,
     }

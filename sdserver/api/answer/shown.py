@@ -1,4 +1,4 @@
-"""Which pictures an answer has: the grid, the images, their masks."""
+"""Which pictures a run has, for its answer and to be saved: the grid, the images, what goes with them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from PIL import Image
 
 from sdserver.api.translate.plan import Plan
+from sdserver.images.finish import Finish
 from sdserver.images.grid import grid_rows, make_grid
-from sdserver.images.pictures import to_picture
+from sdserver.images.pictures import to_image, to_picture
 from sdserver.jobs.events import Cancelled, Finished, Picture
 
 
@@ -30,47 +31,86 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """A picture that comes behind an image and is only sent: its mask, or what is under the mask."""
+    """A picture that goes with an image: its mask, what is under the mask, or its colours uncorrected.
+
+    Attributes:
+        index: the image's job's place.
+        suffix: of the file's name.
+        told: whether it is part of the answer, without an infotext.
+        kept: whether it is saved, with the image's infotext.
+    """
 
     image: Image.Image
+    index: int
+    suffix: str
+    told: bool
+    kept: bool
 
 
-def shown(plan: Plan, ends: Sequence[Finished | Cancelled]) -> list[Shown | Plain]:
-    """The answer's pictures in order, the grid first if there is one; cancelled images are left out."""
-    options, saves = plan.options, plan.request.save_images
-    may_save = saves and options.flag("samples_save")
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """What of a run is saved, as far as the options allow.
+
+    Attributes:
+        samples: the images.
+        grid: the grid, which is made only then.
+    """
+
+    samples: bool
+    grid: bool
+
+
+def shown(plan: Plan, ends: Sequence[Finished | Cancelled], keeping: Keeping) -> list[Shown | Plain]:
+    """The run's pictures in order, the grid first if there is one; cancelled images are left out."""
+    options = plan.options
+    may_save = keeping.samples and options.flag("samples_save")
     keeps_incomplete = options.flag("save_incomplete_images")
     items: list[Shown | Plain] = []
     for index, end in enumerate(ends):
         if isinstance(end, Finished):
             kept = may_save and (keeps_incomplete or not end.interrupted)
-            picture = end.picture
-            if plan.pictures is not None:
-                picture = plan.pictures.finishes[index].apply(picture)
+            finish = _finish(plan, index, end)
+            picture = end.picture if finish is None else finish.apply(end.picture)
             items.append(Shown(picture, index, is_grid=False, told=True, kept=kept))
-            items += _masks(plan, index, end.picture)
+            items += _company(plan, finish, index, end.picture, may_save=kept)
+    told = [item for item in items if item.told]
     wants_grid = options.flag("return_grid") or options.flag("grid_save")
-    too_few = len(items) < 2 and options.flag("grid_only_if_multiple")
-    if not items or not saves or not wants_grid or too_few:
+    too_few = len(told) < 2 and options.flag("grid_only_if_multiple")
+    if not told or not keeping.grid or not wants_grid or too_few:
         return items
-    return [_grid(plan, items), *items]
+    return [_grid(plan, told), *items]
 
 
-def _masks(plan: Plan, index: int, painted: Picture) -> list[Plain]:
+def _finish(plan: Plan, index: int, end: Finished) -> Finish | None:
+    """What is done to an image's picture."""
     if plan.pictures is None:
+        return None
+    return plan.pictures.finishes[index].softened(end.picture, end.new_parts)
+
+
+def _company(
+    plan: Plan, finish: Finish | None, index: int, painted: Picture, *, may_save: bool
+) -> list[Plain]:
+    """What goes with an image."""
+    if finish is None:
         return []
-    finish = plan.pictures.finishes[index]
+    options = plan.options
     found: list[Plain] = []
-    if plan.options.flag("return_mask") and finish.mask is not None:
-        found.append(Plain(finish.mask.convert("RGB")))
-    if plan.options.flag("return_mask_composite"):
-        composite = finish.mask_composite(painted)
-        if composite is not None:
-            found.append(Plain(composite))
+    kept = may_save and options.flag("save_images_before_color_correction")
+    if kept and finish.colours is not None:
+        uncorrected = to_image(finish.apply_without_correction(painted))
+        found.append(Plain(uncorrected, index, "-before-color-correction", told=False, kept=True))
+    told, kept = options.flag("return_mask"), may_save and options.flag("save_mask")
+    if (told or kept) and finish.mask is not None:
+        found.append(Plain(finish.mask.convert("RGB"), index, "-mask", told, kept))
+    told, kept = options.flag("return_mask_composite"), may_save and options.flag("save_mask_composite")
+    composite = finish.mask_composite(painted) if told or kept else None
+    if composite is not None:
+        found.append(Plain(composite, index, "-mask-composite", told, kept))
     return found
 
 
-def _grid(plan: Plan, items: list[Shown | Plain]) -> Shown:
+def _grid(plan: Plan, items: Sequence[Shown | Plain]) -> Shown:
     options = plan.options
     rows = grid_rows(
         len(items),
