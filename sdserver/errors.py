@@ -6,6 +6,9 @@
     │   ├── InvalidField          a field's value is out of range or of the wrong kind
     │   ├── UnknownSampler        no sampler or schedule of that name
     │   ├── UnknownCheckpoint     no checkpoint of that name
+    │   ├── TaskExists            another request goes by that id or key
+    │   ├── AddressRefused        an address that a client named is not allowed, or does not answer
+    │   ├── SettingsFrozen        the operator does not let clients change that option
     │   └── BodyTooLarge          the body exceeds the limit
     ├── Refused                   nothing was done; the same request may succeed later
     │   ├── QueueFull             as many jobs wait as may
@@ -18,6 +21,8 @@
     │   ├── UnreadableCheckpoint  damaged, unsafe, or not a checkpoint
     │   ├── UnsupportedCheckpoint of a family or layout that is not served
     │   └── UnusableAdapter       a LoRA or hypernetwork that is damaged or made for another family
+    ├── MissingModel              what is asked for needs a model that is not there
+    ├── NotServed                 nothing here does it, whatever the request says
     └── DownloadError             a file could not be fetched
 
 Nothing here knows HTTP: `api.errors` maps this tree to status codes.
@@ -54,6 +59,18 @@ class UnknownSampler(RequestError):
 
 class UnknownCheckpoint(RequestError):
     """No checkpoint of that name."""
+
+
+class TaskExists(RequestError):
+    """Another request goes by that id or idempotency key."""
+
+
+class AddressRefused(RequestError):
+    """An address that a client named is not allowed, or does not answer."""
+
+
+class SettingsFrozen(RequestError):
+    """The operator does not let clients change that option."""
 
 
 class BodyTooLarge(RequestError):
@@ -110,6 +127,14 @@ class UnsupportedCheckpoint(CheckpointError):
 
 class UnusableAdapter(CheckpointError):
     """A LoRA or hypernetwork is missing, damaged, of an unknown kind or made for another family."""
+
+
+class MissingModel(SdServerError):
+    """What is asked for needs a model that is not there."""
+
+
+class NotServed(SdServerError):
+    """Nothing here does it, whatever the request says."""
 
 
 class DownloadError(SdServerError):

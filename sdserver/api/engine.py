@@ -1,11 +1,11 @@
 """What the API needs of the engine and the catalog, as protocols: tests put their own behind them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from sdserver.catalog.checkpoint import Checkpoint
-from sdserver.engine.messages import Loaded, MemoryFacts, StopMode
-from sdserver.jobs.events import Cancelled, Finished
+from sdserver.engine.messages import Loaded, MemoryFacts, PreviewMethod, StopMode
+from sdserver.jobs.events import Cancelled, Finished, JobEvent, Picture
 from sdserver.jobs.job import Job
 
 
@@ -28,6 +28,10 @@ class Ticket(Protocol):
     def steps_total(self) -> int: ...
     @property
     def images_done(self) -> int: ...
+    @property
+    def previews(self) -> tuple[Picture, ...]: ...
+    @property
+    def preview_step(self) -> int: ...
 
     async def results(self) -> tuple[Finished | Cancelled, ...]:
         """Every job's end, in the jobs' order.
@@ -41,6 +45,14 @@ class Ticket(Protocol):
         """End the request early."""
         ...
 
+    def watch(self, every: int, method: PreviewMethod) -> None:
+        """Have previews made, every so many evaluations."""
+        ...
+
+    def unwatch(self) -> None:
+        """Have no previews made any more."""
+        ...
+
 
 class Engine(Protocol):
     """The asyncio side of the engine."""
@@ -50,8 +62,15 @@ class Engine(Protocol):
     @property
     def memory(self) -> MemoryFacts | None: ...
 
-    def submit(self, request_id: str, jobs: Sequence[Job]) -> Ticket:
-        """Accept a request.
+    def submit(
+        self,
+        request_id: str,
+        jobs: Sequence[Job],
+        *,
+        on_event: Callable[[JobEvent], None] | None = None,
+        continues: bool = False,
+    ) -> Ticket:
+        """Accept a request, or, if it `continues` one, a later part of it, which a full queue takes too.
 
         Raises:
             Refused: nothing was accepted.
@@ -68,6 +87,18 @@ class Engine(Protocol):
 
     async def load(self, checkpoint: str) -> Loaded:
         """Have a checkpoint loaded, given by its path.
+
+        Raises:
+            CheckpointError: it cannot be used.
+        """
+        ...
+
+    async def unload(self) -> None:
+        """Have the device's memory freed of the checkpoint; the next job brings it back."""
+        ...
+
+    async def reload(self) -> Loaded:
+        """Have the last checkpoint on the device again.
 
         Raises:
             CheckpointError: it cannot be used.

@@ -11,7 +11,7 @@
 import logging
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from fastapi import FastAPI, HTTPException
@@ -21,19 +21,27 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sdserver import errors
+from sdserver.api.paths import route_path
 from sdserver.api.quirks import a1111_status
 
 log = logging.getLogger(__name__)
 
 STATUS: Mapping[type[errors.SdServerError], int] = {
     errors.BodyTooLarge: 413,
+    errors.SettingsFrozen: 403,
+    errors.TaskExists: 409,
     errors.UnknownSampler: 400,
     errors.UnknownCheckpoint: 404,
     errors.RequestError: 422,
     errors.Refused: 503,
+    errors.NotServed: 501,
+    errors.MissingModel: 501,
     errors.SdServerError: 500,
 }
 """Each class's status; one that is missing has its nearest ancestor's."""
+
+OWN_ROUTES: Final = "/v1/"
+"""AUTOMATIC1111 has no routes there, so it has no quirks in them."""
 
 _HTTP_EXCEPTION = "HTTPException"
 _PYDANTIC_1: Mapping[str, tuple[str, str]] = {
@@ -42,6 +50,13 @@ _PYDANTIC_1: Mapping[str, tuple[str, str]] = {
     "model_attributes_type": ("value is not a valid dict", "type_error.dict"),
     "dict_type": ("value is not a valid dict", "type_error.dict"),
 }
+_LIMITS: Mapping[str, tuple[str, str, str]] = {
+    "greater_than": ("gt", "greater than", "not_gt"),
+    "greater_than_equal": ("ge", "greater than or equal to", "not_ge"),
+    "less_than": ("lt", "less than", "not_lt"),
+    "less_than_equal": ("le", "less than or equal to", "not_le"),
+}
+_NOT_PERMITTED = "value_error.const"
 
 
 class JsonResponse(Response):
@@ -98,9 +113,10 @@ def install(app: FastAPI, *, quirks: bool = False) -> None:
     app.add_exception_handler(Exception, _on_unexpected)
 
 
-def _on_ours(_request: Request, error: Exception, *, quirks: bool) -> Response:
+def _on_ours(request: Request, error: Exception, *, quirks: bool) -> Response:
     assert isinstance(error, errors.SdServerError)  # noqa: S101  # starlette dispatches by class
-    response = response_of(error, quirks=quirks)
+    is_own_route = route_path(request.scope).startswith(OWN_ROUTES)
+    response = response_of(error, quirks=quirks and not is_own_route)
     if response.status_code == 500 and not isinstance(error, errors.RequestError):
         log.error("%s: %s", type(error).__name__, error)
     return response
@@ -131,6 +147,19 @@ def _detail(item: Mapping[str, Any]) -> dict[str, object]:
     kind = str(item["type"])
     if kind == "json_invalid":
         message, kind = f"The body is no JSON: {item['ctx']['error']}", "value_error.jsondecode"
+    elif kind in _LIMITS:
+        return {"loc": list(item["loc"]), **_limit(kind, item["ctx"])}
+    elif kind == _NOT_PERMITTED:
+        return {"loc": list(item["loc"]), "msg": str(item["msg"]), "type": kind, "ctx": item["ctx"]}
     else:
         message, kind = _PYDANTIC_1.get(kind, (str(item["msg"]), kind))
     return {"loc": list(item["loc"]), "msg": message, "type": kind}
+
+
+def _limit(kind: str, context: Mapping[str, Any]) -> dict[str, object]:
+    """A number out of range as pydantic 1 words it."""
+    key, words, suffix = _LIMITS[kind]
+    limit = context[key]
+    shown = int(limit) if limit == int(limit) else limit
+    message = f"ensure this value is {words} {shown}"
+    return {"msg": message, "type": f"value_error.number.{suffix}", "ctx": {"limit_value": shown}}

@@ -15,12 +15,14 @@ OnRequest = Callable[[str, int, float], None]
 
 UNMATCHED = "unmatched"
 CLIENT_LEFT = 499
+TASK_SCOPE = "sdserver.task"
+"""The scope's key of the id under which a request is known on the board."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Observe:
-    """Adds X-Process-Time and X-Request-Id and reports every request.
+    """Adds X-Process-Time, X-Request-Id and, of a request on the board, X-Task-Id; reports every request.
 
     Args:
         on_request: told the route's template (`page` for the page's files, `unmatched` for unknown paths),
@@ -47,6 +49,8 @@ class Observe:
                 headers = MutableHeaders(scope=message)
                 headers["X-Process-Time"] = str(round(time.perf_counter() - began, 4))
                 headers["X-Request-Id"] = request_id
+                if TASK_SCOPE in scope:
+                    headers["X-Task-Id"] = scope[TASK_SCOPE]
             await send(message)
 
         try:

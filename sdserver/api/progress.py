@@ -1,15 +1,21 @@
-"""`/sdapi/v1/progress` as a view over the engine's tickets."""
+"""`/sdapi/v1/progress` and `/internal/progress` as views over the board."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from typing import Final
+from weakref import WeakKeyDictionary
 
-from sdserver.api.engine import Engine, Ticket
+from sdserver.api.board import Board
+from sdserver.api.entry import Entry
+from sdserver.api.options import Snapshot
 from sdserver.api.schemas import ProgressResponse, ProgressState
-from sdserver.engine.messages import StopMode
-from sdserver.jobs.job import Img2Img
+from sdserver.engine.messages import PreviewMethod, StopMode
 
 FIRST_SHARE = 0.01
 """AUTOMATIC1111 shows this as soon as a job exists: idle alone is zero."""
+
+METHODS: Final[Mapping[str, PreviewMethod]] = {"Full": "full", "TAESD": "taesd"}
+"""By the option `show_progress_type`; all others are the cheap one."""
 
 
 class Progress:
@@ -19,82 +25,85 @@ class Progress:
     many are done; the steps are those of one image, averaged over the ones still on their way.
 
     Args:
-        engine: its tickets are shown.
-        clock: of the tickets' times.
+        board: its entries are shown.
+        clock: seconds since 1970.
     """
 
-    def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
-        self._engine = engine
+    def __init__(self, board: Board, clock: Callable[[], float] = time.time) -> None:
+        self._board = board
         self._clock = clock
-        self._timestamps: dict[str, str] = {}
-        self._stops: dict[str, StopMode] = {}
-        self._last_timestamp = "0"
-        self._last_stop: StopMode | None = None
-
-    def begin(self, ticket: Ticket, timestamp: str) -> None:
-        """A request was accepted."""
-        self._timestamps[ticket.id] = timestamp
-
-    def end(self, ticket: Ticket) -> None:
-        """A request is over; the idle state goes on telling how the last one ended."""
-        self._last_timestamp = self._timestamps.pop(ticket.id, self._last_timestamp)
-        self._last_stop = self._stops.pop(ticket.id, None)
+        self._shown: WeakKeyDictionary[Entry, float] = WeakKeyDictionary()
 
     def stop(self, mode: StopMode) -> None:
         """End the oldest running request early; nothing happens when none runs."""
-        for ticket in self._engine.active():
-            if ticket.state == "running":
-                self._stops[ticket.id] = mode
-                self._engine.stop_current(mode)
-                return
-
-    def was_stopped(self, ticket: Ticket) -> bool:
-        """Whether somebody ended the request early."""
-        return ticket.id in self._stops
+        current = self._board.current
+        if current is not None and current.state == "running":
+            current.stop(mode)
 
     def view(self) -> ProgressResponse:
-        """The state now."""
-        ticket = _shown(self._engine.active())
-        if ticket is None:
-            return _response(0.0, 0.0, self._state(self._last_stop, self._last_timestamp))
-        count = len(ticket.jobs)
-        done = min(ticket.images_done, count - 1)
-        steps = ticket.steps_total // count
-        left = count - done
-        step = min(steps, max(0, ticket.steps_done - done * steps) // left)
-        share = ticket.steps_done / ticket.steps_total if ticket.steps_total else 0.0
-        progress = min(1.0, FIRST_SHARE + share)
-        began = ticket.created_at if ticket.started_at is None else ticket.started_at
-        elapsed = max(0.0, self._clock() - began)
-        timestamp = self._timestamps.get(ticket.id, self._last_timestamp)
-        state = self._state(self._stops.get(ticket.id), timestamp)
-        kind = "img2img" if isinstance(ticket.jobs[0], Img2Img) else "txt2img"
-        state.job = f"scripts_{kind}" if count == 1 else f"Batch {done + 1} out of {count}"
+        """The state now, without the preview."""
+        entry = self._board.current
+        if entry is None:
+            last = self._board.last
+            return _response(
+                0.0, 0.0, _state(last.stopped if last else None, last.timestamp if last else "0")
+            )
+        tally = entry.tally
+        count = max(1, tally.images)
+        done = min(tally.done, count - 1)
+        steps = tally.steps // count
+        state = _state(entry.stopped, entry.timestamp)
+        state.job = _name(entry, done, count)
         state.job_count, state.job_no = count, done
-        state.sampling_step, state.sampling_steps = step, steps
-        return _response(progress, elapsed / progress - elapsed, state)
+        state.sampling_step = min(steps, max(0, tally.steps_done - done * steps) // (count - done))
+        state.sampling_steps = steps
+        progress, eta = self.share(entry)
+        return _response(progress, eta, state, entry.textinfo)
 
-    def _state(self, stop: StopMode | None, timestamp: str) -> ProgressState:
-        return ProgressState(
-            skipped=stop == "skip",
-            interrupted=stop == "interrupt",
-            stopping_generation=False,
-            job="",
-            job_count=0,
-            job_timestamp=timestamp,
-            job_no=0,
-            sampling_step=0,
-            sampling_steps=0,
-        )
+    def share(self, entry: Entry) -> tuple[float, float]:
+        """How much of an unfinished entry is done, above 0 to 1, and the seconds that the rest may take.
 
-
-def _shown(tickets: Sequence[Ticket]) -> Ticket | None:
-    """The oldest that runs, else the oldest that waits."""
-    running = [ticket for ticket in tickets if ticket.state == "running"]
-    return next(iter(running or tickets), None)
+        Where it turns out to be more work than was known before, the share stays until that is made up for.
+        """
+        tally = entry.tally
+        share = tally.steps_done / tally.steps if tally.steps else 0.0
+        progress = max(self._shown.get(entry, 0.0), min(1.0, FIRST_SHARE + share))
+        self._shown[entry] = progress
+        began = entry.created if entry.began is None else entry.began
+        elapsed = max(0.0, self._clock() - began)
+        return progress, elapsed / progress - elapsed
 
 
-def _response(progress: float, eta: float, state: ProgressState) -> ProgressResponse:
+def watch(entry: Entry, options: Snapshot) -> None:
+    """Have previews of an entry made, if the options allow it."""
+    every = options.whole("show_progress_every_n_steps")
+    if options.flag("live_previews_enable") and every > 0:
+        entry.watch(every, METHODS.get(options.text("show_progress_type"), "cheap"))
+
+
+def _name(entry: Entry, done: int, count: int) -> str:
+    if entry.kind == "extras":
+        return "extras"
+    return f"scripts_{entry.kind}" if count == 1 else f"Batch {done + 1} out of {count}"
+
+
+def _state(stop: StopMode | None, timestamp: str) -> ProgressState:
+    return ProgressState(
+        skipped=stop == "skip",
+        interrupted=stop == "interrupt",
+        stopping_generation=False,
+        job="",
+        job_count=0,
+        job_timestamp=timestamp,
+        job_no=0,
+        sampling_step=0,
+        sampling_steps=0,
+    )
+
+
+def _response(
+    progress: float, eta: float, state: ProgressState, textinfo: str | None = None
+) -> ProgressResponse:
     return ProgressResponse(
-        progress=progress, eta_relative=eta, state=state, current_image=None, textinfo=None
+        progress=progress, eta_relative=eta, state=state, current_image=None, textinfo=textinfo
     )

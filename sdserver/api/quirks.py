@@ -22,12 +22,12 @@ def a1111_status(error: Exception, status: int) -> int:
     | --- | --- |
     | a script that is not there | 422, as here |
     | no picture to begin with | 404, as here |
-    | a body that is too large, a full queue | as here: it has no limits |
+    | a body that is too large, a full queue, an id that is taken | as here: it has no limits |
     | any other bad request | 500, for it fails somewhere inside |
     """
     if not isinstance(error, errors.RequestError):
         return status
-    if isinstance(error, errors.BodyTooLarge):
+    if isinstance(error, errors.BodyTooLarge | errors.TaskExists):
         return status
     if isinstance(error, errors.InvalidField) and error.field in KEPT_FIELDS:
         return status

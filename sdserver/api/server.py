@@ -11,19 +11,35 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from sdserver.api import errors
-from sdserver.api.auth import BasicAuth
+from sdserver.api.addresses import Addresses
+from sdserver.api.auth.gate import Gate
+from sdserver.api.auth.middleware import RequireLogin
+from sdserver.api.board import Board
 from sdserver.api.config import ApiConfig
 from sdserver.api.engine import Checkpoints, Engine
 from sdserver.api.middleware import LimitBody, Observe, OnRequest, RefuseForeignPages
 from sdserver.api.options import Options
+from sdserver.api.outbound import Outbound
 from sdserver.api.paths import BelowPrefix
 from sdserver.api.progress import Progress
+from sdserver.api.routes.cards import card_routes
+from sdserver.api.routes.control import ending_routes, memory_routes
+from sdserver.api.routes.extras import extras_routes
 from sdserver.api.routes.generation import generation_routes
+from sdserver.api.routes.interrogate import interrogate_routes
+from sdserver.api.routes.jobs import job_routes
 from sdserver.api.routes.lists import list_routes
+from sdserver.api.routes.login import login_routes
 from sdserver.api.routes.networks import network_routes
+from sdserver.api.routes.openai import openai_routes
 from sdserver.api.routes.pictures import picture_routes
+from sdserver.api.routes.probes import probe_routes
+from sdserver.api.routes.report import report_routes
+from sdserver.api.routes.scripts import script_routes
 from sdserver.api.routes.state import state_routes
 from sdserver.api.routes.system import system_routes
+from sdserver.api.routes.tasks import task_routes
+from sdserver.api.routes.training import training_routes
 from sdserver.api.services import Services
 from sdserver.catalog.networks import Networks
 from sdserver.images.files import Saver
@@ -48,16 +64,22 @@ def create_app(
         options: AUTOMATIC1111's options.
         on_request: told every request's route, status and seconds, on the event loop.
         pages: routes of the browser page and the documentation; without one for `/` a short text
-            stands there.
+            stands there, and what clients ask of AUTOMATIC1111's page is not served.
     """
     workers = ThreadPoolExecutor(config.encoders, thread_name_prefix="api-worker")
-    progress = Progress(engine)
-    services = Services(config, engine, catalog, networks, options, progress, Saver(config.data_dir), workers)
-    app = _application(config, services, pages)
-    return _wrapped(app, config, on_request)
+    board = Board(config.job_results_bytes, config.job_results_seconds)
+    saver = Saver(config.data_dir, keeps_history=config.keeps_history)
+    outbound = Outbound(max_bytes=config.max_body_bytes) if config.image_urls else None
+    addresses = Addresses(outbound, options, config.max_body_bytes)
+    services = Services(
+        config, engine, catalog, networks, options, board, Progress(board), saver, workers, addresses
+    )
+    gate = Gate(config.users, config.api_keys)
+    app = _application(config, services, gate, pages)
+    return _wrapped(app, config, gate, on_request)
 
 
-def _application(config: ApiConfig, services: Services, pages: Sequence[BaseRoute]) -> FastAPI:
+def _application(config: ApiConfig, services: Services, gate: Gate, pages: Sequence[BaseRoute]) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
@@ -77,21 +99,35 @@ def _application(config: ApiConfig, services: Services, pages: Sequence[BaseRout
     has_page = any(isinstance(route, Route) and route.path == "/" for route in pages)
     for router in (
         generation_routes(services),
+        extras_routes(services),
+        job_routes(services),
+        openai_routes(services),
         state_routes(services),
         list_routes(services),
+        script_routes(services),
         network_routes(services),
         picture_routes(services),
         system_routes(services, has_page=has_page),
+        login_routes(gate),
+        interrogate_routes(services),
+        training_routes(),
+        memory_routes(services),
+        *([ending_routes(config.ending)] if config.api_server_stop else []),
+        *(
+            [task_routes(services), probe_routes(services), report_routes(services), card_routes(services)]
+            if has_page
+            else []
+        ),
     ):
         app.include_router(router)
     app.router.routes.extend(pages)
     return app
 
 
-def _wrapped(app: ASGIApp, config: ApiConfig, on_request: OnRequest) -> ASGIApp:
+def _wrapped(app: ASGIApp, config: ApiConfig, gate: Gate, on_request: OnRequest) -> ASGIApp:
     """The middleware, from the inside out. CORS must see refusals too, or pages could not read them."""
     app = LimitBody(app, config.max_body_bytes)
-    app = BasicAuth(app, config.users)
+    app = RequireLogin(app, gate, login_page=config.login_page)
     app = RefuseForeignPages(app, _allowed_origin(config))
     app = CORSMiddleware(
         app,
@@ -100,7 +136,15 @@ def _wrapped(app: ASGIApp, config: ApiConfig, on_request: OnRequest) -> ASGIApp:
         allow_methods=["*"],
         allow_headers=["*"],
         allow_credentials=True,
-        expose_headers=["X-Request-Id", "X-Process-Time", "X-Save-Error", "X-Missing-Networks"],
+        expose_headers=[
+            "X-Request-Id",
+            "X-Process-Time",
+            "X-Save-Error",
+            "X-Missing-Networks",
+            "X-Task-Id",
+            "Location",
+            "Retry-After",
+        ],
     )
     return Observe(BelowPrefix(app, config.subpath), on_request)
 

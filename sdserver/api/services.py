@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from sdserver.api.addresses import Addresses
+from sdserver.api.board import Board
 from sdserver.api.config import ApiConfig
 from sdserver.api.engine import Checkpoints, Engine
 from sdserver.api.options import CHECKPOINT, CHECKPOINT_HASH, Options
@@ -25,6 +27,9 @@ class Services:
     """The parts that routes work with.
 
     Attributes:
+        addresses: fetches pictures that clients name by address.
+        board: the requests that were accepted.
+        progress: a view over it.
         workers: threads for encoding, saving and hashing; nothing of that runs on the event loop.
         switching: held while the chosen checkpoint changes.
         hashing: hashes that are being computed, by file name.
@@ -35,9 +40,11 @@ class Services:
     catalog: Checkpoints
     networks: Networks
     options: Options
+    board: Board
     progress: Progress
     saver: Saver
     workers: ThreadPoolExecutor
+    addresses: Addresses
     switching: asyncio.Lock = field(default_factory=asyncio.Lock)
     hashing: dict[str, asyncio.Future[Checkpoint]] = field(default_factory=dict)
 

@@ -15,6 +15,7 @@ import requests
 import uvicorn
 
 from sdserver.api.config import ApiConfig
+from sdserver.api.option_sections import NOTHING_FROZEN, Freeze
 from sdserver.api.options import Options
 from sdserver.api.server import create_app
 from sdserver.catalog.checkpoint import Checkpoint
@@ -22,10 +23,10 @@ from sdserver.catalog.networks import NetworkFolders, Networks
 from sdserver.engine.messages import Loaded, MemoryFacts, StopMode
 from sdserver.engine.ticket import Ticket
 from sdserver.errors import QueueFull, UnknownCheckpoint, UnreadableCheckpoint
-from sdserver.jobs.events import Cancelled, Failed, Finished, Picture, Progress, Started, Used
-from sdserver.jobs.job import Job, Txt2Img
+from sdserver.jobs.events import Cancelled, Failed, Finished, JobEvent, Picture, Progress, Started, Used
+from sdserver.jobs.job import Enlarge, Job, Txt2Img
 from sdserver.prompt.styles import Style
-from sdserver.web.site import documentation_routes, page_routes
+from sdserver.web.site import documentation_routes, login_routes, page_routes
 
 GOLDENS = Path(__file__).parents[1] / "goldens/api"
 SHA = "f901d886debf08649263ba4a6b88b9134e77b5988947da74cd2c2bfa3e2b1940"
@@ -37,7 +38,9 @@ STYLES = (
 
 
 def picture_of(job: Job) -> Picture:
-    """What the fake engine makes: the latent's size, the seed in every value."""
+    """What the fake engine makes: the latent's size, the seed in every value; black where it enlarges."""
+    if isinstance(job, Enlarge):
+        return Picture(job.size.width, job.size.height, bytes(job.size.width * job.size.height * 3))
     size = job.hires.size if isinstance(job, Txt2Img) and job.hires else job.size
     width, height = size.width // 8 * 8, size.height // 8 * 8
     return Picture(width, height, bytes([job.noise.seed % 251]) * (width * height * 3))
@@ -45,6 +48,8 @@ def picture_of(job: Job) -> Picture:
 
 def used_by(job: Job) -> Used:
     """What an engine would find while it works on the job."""
+    if isinstance(job, Enlarge):
+        return Used()
     prompts = (job.prompt.positive.lower(), job.prompt.negative.lower())
     refiners = [job.refiner, job.hires.refiner if isinstance(job, Txt2Img) and job.hires else None]
     return Used(
@@ -66,20 +71,29 @@ class FakeEngine:
         self.failure: str | None = None
         self.jobs: list[Job] = []
         self.loads: list[str] = []
+        self.moves: list[str] = []
         self.stops: list[tuple[tuple[str, ...], StopMode]] = []
         self.submitted = threading.Event()
         self.stopped = threading.Event()
         self._tickets: list[Ticket] = []
 
-    def submit(self, request_id: str, jobs: Sequence[Job]) -> Ticket:
-        if self.full:
+    def submit(
+        self,
+        request_id: str,
+        jobs: Sequence[Job],
+        *,
+        on_event: Callable[[JobEvent], None] | None = None,
+        continues: bool = False,
+    ) -> Ticket:
+        if self.full and not continues:
             raise QueueFull("64 requests wait already; try again in 7 s.", 7)
-        ticket = Ticket(request_id, jobs, self._stop)
+        ticket = Ticket(request_id, jobs, self._stop, on_event=on_event)
         self.jobs += jobs
         self._tickets.append(ticket)
         ticket.observe(Started(jobs[0].id))
         if self.held:
-            ticket.observe(Progress(jobs[0].id, jobs[0].sampling.steps // 2, jobs[0].sampling.steps))
+            steps = 1 if isinstance(jobs[0], Enlarge) else jobs[0].sampling.steps
+            ticket.observe(Progress(jobs[0].id, steps // 2, steps))
         else:
             asyncio.get_running_loop().call_soon(self._finish, ticket)
         self.submitted.set()
@@ -98,6 +112,14 @@ class FakeEngine:
         self.model = Loaded(checkpoint, "sd1", "cpu", "float32", 0.1)
         return self.model
 
+    async def unload(self) -> None:
+        self.moves.append("unload")
+
+    async def reload(self) -> Loaded:
+        self.moves.append("reload")
+        assert self.model is not None
+        return self.model
+
     def _finish(self, ticket: Ticket) -> None:
         for job in ticket.jobs:
             if self.failure:
@@ -108,7 +130,7 @@ class FakeEngine:
     def _stop(self, job_ids: Sequence[str], mode: StopMode) -> None:
         self.stops.append((tuple(job_ids), mode))
         jobs = {job.id: job for job in self.jobs}
-        ticket = next(t for t in self._tickets if t.id == job_ids[0].partition("/")[0])
+        ticket = next(t for t in self._tickets if any(job.id == job_ids[0] for job in t.jobs))
         for place, job_id in enumerate(job_ids):
             if mode == "drop" or place > 0:
                 ticket.observe(Cancelled(job_id))
@@ -133,13 +155,13 @@ class FakeCatalog:
         for checkpoint in self.checkpoints.values():
             if name in checkpoint.aliases:
                 return checkpoint
-        raise UnknownCheckpoint(f"There is no checkpoint {name!r}.")
+        raise UnknownCheckpoint(f"There is no checkpoint {name[:100]!r}.")
 
     def find_close(self, name: str) -> Checkpoint:
         for checkpoint in self.checkpoints.values():
             if name in checkpoint.aliases or name.partition(" [")[0] == checkpoint.stem:
                 return checkpoint
-        raise UnknownCheckpoint(f"There is no checkpoint {name!r}.")
+        raise UnknownCheckpoint(f"There is no checkpoint {name[:100]!r}.")
 
     def all(self) -> tuple[Checkpoint, ...]:
         return tuple(self.checkpoints.values())
@@ -156,10 +178,17 @@ class FakeCatalog:
 class Server:
     """A running server, and what is behind it."""
 
-    def __init__(self, data_dir: Path, folders: NetworkFolders | None = None, **config: Any) -> None:
-        self.engine, self.catalog = FakeEngine(), FakeCatalog()
+    def __init__(
+        self,
+        data_dir: Path,
+        folders: NetworkFolders | None = None,
+        freeze: Freeze = NOTHING_FROZEN,
+        engine: FakeEngine | None = None,
+        **config: Any,
+    ) -> None:
+        self.engine, self.catalog = engine or FakeEngine(), FakeCatalog()
         self.data_dir = data_dir
-        self.options = Options(data_dir / "config.json")
+        self.options = Options(data_dir / "config.json", freeze)
         if self.options.snapshot()["sd_model_checkpoint"] is None:
             self.options.apply({"sd_model_checkpoint": "tiny-sd15.safetensors [f901d886de]"})
         self.seen: list[tuple[str, int]] = []
@@ -171,7 +200,7 @@ class Server:
             Networks(folders or NetworkFolders(), data_dir / "network-hashes.json", allow_pickle=True),
             self.options,
             lambda route, code, _: self.seen.append((route, code)),
-            [*page_routes(), *documentation_routes()],
+            [*page_routes(), *documentation_routes(), *login_routes()],
         )
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]

@@ -4,13 +4,20 @@ from fastapi import APIRouter
 
 from sdserver.api.errors import JsonResponse
 from sdserver.api.samplers import sampler_items, scheduler_items
-from sdserver.api.schemas import ModelItem, SamplerItem, SchedulerItem, ScriptsList, StyleItem
+from sdserver.api.schemas import (
+    FaceRestorerItem,
+    LatentUpscalerItem,
+    ModelItem,
+    SamplerItem,
+    SchedulerItem,
+    StyleItem,
+)
 from sdserver.api.services import Services
 from sdserver.api.translate.hires import LATENT_MODES
 
 
 def list_routes(services: Services) -> APIRouter:
-    """samplers, schedulers, sd-models, refresh-checkpoints, prompt-styles, scripts, latent-upscale-modes,
+    """samplers, schedulers, sd-models, refresh-checkpoints, prompt-styles, latent-upscale-modes,
     face-restorers.
     """
     router = APIRouter(prefix="/sdapi/v1", tags=["lists"])
@@ -48,12 +55,12 @@ def list_routes(services: Services) -> APIRouter:
         await services.in_thread(services.catalog.refresh)
         return JsonResponse(None)
 
-    @router.get("/latent-upscale-modes")
+    @router.get("/latent-upscale-modes", response_model=list[LatentUpscalerItem])
     async def latent_upscale_modes() -> JsonResponse:
         """Ways to scale a latent in the hires pass."""
         return JsonResponse([{"name": name} for name in LATENT_MODES])
 
-    @router.get("/face-restorers")
+    @router.get("/face-restorers", response_model=list[FaceRestorerItem])
     async def face_restorers() -> JsonResponse:
         """Networks that restore faces: none in this version."""
         return JsonResponse([])
@@ -67,10 +74,5 @@ def list_routes(services: Services) -> APIRouter:
                 for style in services.config.styles
             ]
         )
-
-    @router.get("/scripts", response_model=ScriptsList)
-    async def scripts() -> JsonResponse:
-        """The scripts that may be named in a request: none in this version."""
-        return JsonResponse({"txt2img": [], "img2img": []})
 
     return router

@@ -7,6 +7,14 @@ from fastapi import APIRouter
 
 from sdserver.api.errors import JsonResponse
 from sdserver.api.options import CHECKPOINT
+from sdserver.api.schemas import (
+    EmbeddingsResponse,
+    HypernetworkItem,
+    LoraItem,
+    RealEsrganItem,
+    UpscalerItem,
+    VaeItem,
+)
 from sdserver.api.services import Services
 from sdserver.api.translate.hires import SIMPLE_UPSCALERS
 from sdserver.catalog.embeddings import EmbeddingFacts
@@ -22,7 +30,7 @@ def network_routes(services: Services) -> APIRouter:
     router = APIRouter(prefix="/sdapi/v1", tags=["lists"])
     networks = services.networks
 
-    @router.get("/loras")
+    @router.get("/loras", response_model=list[LoraItem])
     async def loras() -> JsonResponse:
         """Every LoRA, with the metadata in its file."""
         return JsonResponse(
@@ -32,28 +40,28 @@ def network_routes(services: Services) -> APIRouter:
             ]
         )
 
-    @router.get("/embeddings")
+    @router.get("/embeddings", response_model=EmbeddingsResponse)
     async def embeddings() -> JsonResponse:
         """Every textual inversion: those that fit the chosen checkpoint, and those that do not."""
         return JsonResponse(await services.in_thread(lambda: _embeddings(services)))
 
-    @router.get("/hypernetworks")
+    @router.get("/hypernetworks", response_model=list[HypernetworkItem])
     async def hypernetworks() -> JsonResponse:
         """Every hypernetwork."""
         return JsonResponse([{"name": file.name, "path": file.path} for file in networks.hypernetworks()])
 
-    @router.get("/sd-vae")
+    @router.get("/sd-vae", response_model=list[VaeItem])
     async def sd_vae() -> JsonResponse:
         """Every VAE that the option `sd_vae` may name, beside "Automatic" and "None"."""
         return JsonResponse([{"model_name": file.name, "filename": file.path} for file in networks.vaes()])
 
-    @router.get("/upscalers")
+    @router.get("/upscalers", response_model=list[UpscalerItem])
     async def upscalers() -> JsonResponse:
         """Every upscaler."""
         plain = [_upscaler(name) for name in SIMPLE_UPSCALERS]
         return JsonResponse([*plain, *(_upscaler(file.name, file) for file in networks.upscalers())])
 
-    @router.get("/realesrgan-models")
+    @router.get("/realesrgan-models", response_model=list[RealEsrganItem])
     async def realesrgan_models() -> JsonResponse:
         """Those of Real-ESRGAN's networks that are there."""
         found = (file for file in networks.upscalers() if is_real_esrgan(file.name))

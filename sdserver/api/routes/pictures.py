@@ -34,9 +34,10 @@ def picture_routes(services: Services) -> APIRouter:
     @router.post("/png-info", response_model=PngInfoResponse)
     async def png_info(body: PngInfoRequest) -> JsonResponse:
         """Read how a picture was made: PNG text, or the EXIF comment of JPEG and WebP."""
+        image = await services.addresses.fetch(body.image, "image")
         options, styles = services.options.snapshot(), services.config.styles
         return JsonResponse(
-            await services.in_thread(lambda: picture_info(body.image, options, styles, services.networks))
+            await services.in_thread(lambda: picture_info(image, options, styles, services.networks))
         )
 
     return router

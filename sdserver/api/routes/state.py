@@ -8,10 +8,12 @@ from pydantic import BeforeValidator
 from sdserver.api import coerce
 from sdserver.api.errors import JsonResponse
 from sdserver.api.options import CHECKPOINT
-from sdserver.api.schemas import ProgressResponse
+from sdserver.api.previews import latest_preview
+from sdserver.api.schemas import OptionsResponse, ProgressResponse
 from sdserver.api.services import Services
 from sdserver.api.wire import JsonDict
 from sdserver.errors import EngineFailure, InvalidField
+from sdserver.images.codec import to_base64
 
 BUILT_IN_VAES: Final = (None, "", "None", "Automatic", "auto")
 """Values of the option `sd_vae` that are no files."""
@@ -25,11 +27,15 @@ def state_routes(services: Services) -> APIRouter:
     async def progress(
         skip_current_image: Annotated[bool, BeforeValidator(coerce.to_bool), Query()] = False,
     ) -> JsonResponse:
-        """How far the oldest request is. There is no preview picture in this version."""
-        del skip_current_image
-        return JsonResponse(services.progress.view().model_dump())
+        """How far the oldest request is, with the latest preview of it."""
+        response = services.progress.view()
+        entry = services.board.current
+        if entry is not None and not skip_current_image:
+            preview = await latest_preview(services, entry)
+            response.current_image = to_base64(preview.data) if preview else None
+        return JsonResponse(response.model_dump())
 
-    @router.get("/options")
+    @router.get("/options", response_model=OptionsResponse)
     async def options() -> JsonResponse:
         """All options."""
         return JsonResponse(dict(services.options.snapshot()))

@@ -1,0 +1,143 @@
+"""Accepting requests, and waiting for their answers as long as somebody does."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from typing import Any
+
+from fastapi import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.types import Receive
+
+from sdserver.api.entry import Entry, EntryKind, Result
+from sdserver.api.middleware import TASK_SCOPE
+from sdserver.api.requests import Img2ImgRequest, Request
+from sdserver.api.services import Services
+from sdserver.api.work import Work
+
+KEY_HEADER = "Idempotency-Key"
+
+Task = asyncio.Task[Result]
+Making = Callable[[Work], Coroutine[Any, Any, Result]]
+
+
+def kind_of(request: Request) -> EntryKind:
+    """What a request for pictures is called on the board."""
+    return "img2img" if isinstance(request, Img2ImgRequest) else "txt2img"
+
+
+def begin(services: Services, request: Request, http: HttpRequest, *, is_kept: bool = False) -> Entry:
+    """Accept a request for pictures; its work begins at once.
+
+    Args:
+        services: what it is worked with.
+        request: the body.
+        http: where it came in; its body was read.
+        is_kept: whether the result is kept for those who ask later.
+
+    Raises:
+        InvalidField: `force_task_id` or the idempotency key is no use.
+        TaskExists: an unfinished request has that id.
+    """
+    return begin_work(
+        services, kind_of(request), request.force_task_id, http, lambda work: work.answer(request), is_kept
+    )
+
+
+def begin_work(
+    services: Services,
+    kind: EntryKind,
+    wanted_id: str | None,
+    http: HttpRequest,
+    make: Making,
+    is_kept: bool = False,
+    content: bytes | None = None,
+) -> Entry:
+    """Accept any work; a request that repeats an idempotency key joins the first of that key.
+
+    Args:
+        services: what it is worked with.
+        kind: what it is called on the board.
+        wanted_id: what its client wants it to be known by, None or empty for a random id.
+        http: where it came in.
+        make: does the work; called at once, and only for a new entry.
+        is_kept: whether the result is kept for those who ask later.
+        content: what a repeated request must have in common with the first; None for the body.
+
+    Raises:
+        InvalidField: the id or the idempotency key is no use.
+        TaskExists: an unfinished request has that id.
+    """
+    board = services.board
+    key = http.headers.get(KEY_HEADER, "")
+    fingerprint = _fingerprint(http, content) if key else ""
+    entry = board.replayed(key, fingerprint) if key else None
+    if entry is None:
+        now = datetime.now().astimezone()
+        entry = board.open(kind, wanted_id, now)
+        entry.is_kept = is_kept or bool(key)
+        if key:
+            board.remember(key, fingerprint, entry)
+        board.run(entry, make(Work(services, entry, now)))
+    http.scope[TASK_SCOPE] = entry.id
+    return entry
+
+
+def _fingerprint(http: HttpRequest, content: bytes | None) -> str:
+    body = getattr(http, "_body", b"") if content is None else content
+    return hashlib.sha256(http.url.path.encode() + b"\0" + body).hexdigest()
+
+
+async def result_or_left(services: Services, entry: Entry, receive: Receive) -> Result | None:
+    """The entry's result, or None if its client left and it was dropped.
+
+    Args:
+        services: say how long a request may take.
+        entry: just begun, or joined.
+        receive: of the client's connection, its body read.
+
+    Raises:
+        HTTPException: 504, time is up; 410, somebody cancelled it.
+        SdServerError: its work failed.
+    """
+    task = entry.outcome
+    if task is None:
+        result = services.board.result_of(entry)
+        if result is None:
+            raise HTTPException(410, "The request's result is not kept any more.")
+        return result
+    left: asyncio.Future[None] = asyncio.ensure_future(_left(receive))
+    either: tuple[asyncio.Future[Any], ...] = (task, left)
+    limit = services.config.request_timeout
+    try:
+        async with asyncio.timeout(limit or None):
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if task.done() or services.config.finish_on_disconnect:
+                await asyncio.wait({task})
+    except TimeoutError:
+        _give_up(entry)
+        raise HTTPException(504, f"The request took longer than {limit:g} seconds.") from None
+    except asyncio.CancelledError:
+        _give_up(entry)
+        raise
+    finally:
+        left.cancel()
+    if not task.done():
+        _give_up(entry)
+        return None
+    if task.cancelled():
+        raise HTTPException(410, "The request was cancelled.")
+    return task.result()
+
+
+def _give_up(entry: Entry) -> None:
+    """One who waited for the entry does no more. It goes on only if its result is kept for later."""
+    if not entry.is_kept:
+        entry.stop("drop")
+
+
+async def _left(receive: Receive) -> None:
+    """Returns when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

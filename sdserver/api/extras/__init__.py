@@ -1,0 +1,1 @@
+"""Extras: pictures of clients enlarged, without a checkpoint."""

@@ -1,0 +1,124 @@
+"""A request from its body to its answer, whoever sent it: the routes of A1111's API, of jobs, of OpenAI."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+
+from sdserver.api.answer.answer import Answer
+from sdserver.api.answer.facts import collect
+from sdserver.api.answer.render import Delivered, deliver, render_answer
+from sdserver.api.answer.shown import Keeping
+from sdserver.api.engine import Ticket
+from sdserver.api.entry import Entry
+from sdserver.api.options import CHECKPOINT
+from sdserver.api.requests import Img2ImgRequest, Request
+from sdserver.api.saving import check_folders
+from sdserver.api.scripts.drive import run_script
+from sdserver.api.services import Services
+from sdserver.api.translate.plan import Plan, Sources
+from sdserver.api.translate.resolve import translate
+from sdserver.catalog.checkpoint import Checkpoint
+from sdserver.errors import NotReady
+from sdserver.jobs.events import Cancelled, Finished
+
+Ends = Sequence[Finished | Cancelled]
+
+
+class Work:
+    """Does the work of one entry.
+
+    Args:
+        services: what is worked with.
+        entry: is told how far it is; its jobs are named after it.
+        now: local time when the request came.
+    """
+
+    def __init__(self, services: Services, entry: Entry, now: datetime) -> None:
+        self.services = services
+        self.entry = entry
+        self.sources = Sources(services.options, services.catalog, services.networks, services.config, now)
+
+    async def answer(self, request: Request) -> Answer:
+        """Make what is asked for.
+
+        Raises:
+            RequestError: the request cannot be served as it is.
+            Refused: the queue is full, or the server is shutting down.
+            JobError: a job failed.
+        """
+        request = await self.services.addresses.fetch_pictures(request)
+        if request.script_name:
+            return await run_script(self, request)
+        plan = await self.resolved(request)
+        ends = await self.ends_of([plan])
+        keeping = Keeping(request.save_images, request.save_images)
+        (delivered,) = await self.delivered([plan], ends, [keeping])
+        return await self.services.in_thread(lambda: render_answer(delivered))
+
+    async def resolved(self, request: Request) -> Plan:
+        """The request as a plan, checked."""
+        plan = await self._translated(request)
+        check_folders(plan, self.services.saver)
+        return plan
+
+    async def _translated(self, request: Request) -> Plan:
+        request_id = self.entry.request_id
+        if isinstance(request, Img2ImgRequest) or request.infotext:
+            return await self.services.in_thread(lambda: translate(request, request_id, self.sources))
+        return translate(request, request_id, self.sources)
+
+    async def ends_of(self, plans: Sequence[Plan]) -> list[Ends]:
+        """Run the plans' jobs, all together; the ends of each plan's.
+
+        Raises:
+            NotReady: they were dropped, for the server is shutting down.
+        """
+        ticket = self.entry.submit(self.services.engine, [job for plan in plans for job in plan.jobs])
+        for plan in plans:
+            self._keep_overrides(plan)
+        # A large file takes seconds to hash; that goes on beside the jobs.
+        hashing = [asyncio.ensure_future(self._hashed(plan)) for plan in plans]
+        ends = list(await self.results(ticket))
+        del hashing
+        return [[ends.pop(0) for _ in plan.jobs] for plan in plans]
+
+    async def results(self, ticket: Ticket) -> Ends:
+        """The ends of a ticket's jobs, which are dropped if nobody waits for them any more.
+
+        Raises:
+            NotReady: they were dropped, for the server is shutting down.
+        """
+        try:
+            ends = await ticket.results()
+        except asyncio.CancelledError:
+            ticket.stop("drop")
+            raise
+        if all(isinstance(end, Cancelled) for end in ends) and self.entry.stopped is None:
+            raise NotReady("The request was dropped, for the server is shutting down: send it again.", 5)
+        return ends
+
+    async def delivered(
+        self, plans: Sequence[Plan], ends: Sequence[Ends], keeping: Sequence[Keeping]
+    ) -> list[Delivered]:
+        """What the plans' jobs made, finished, saved and described."""
+        found = []
+        # One after the other, so that others get their turn and a client who left ends it.
+        for plan, end, kept in zip(plans, ends, keeping, strict=True):
+            known = await self._hashed(plan)
+            found.append(await self.services.in_thread(partial(self._delivered, plan, end, known, kept)))
+        return found
+
+    def _delivered(self, plan: Plan, ends: Ends, known: Sequence[Checkpoint], keeping: Keeping) -> Delivered:
+        services = self.services
+        facts = collect(plan, ends, known, services.networks, services.config.version)
+        return deliver(plan, ends, facts, services.saver, keeping)
+
+    async def _hashed(self, plan: Plan) -> list[Checkpoint]:
+        return list(await asyncio.gather(*(self.services.hashed(file) for file in plan.checkpoints)))
+
+    def _keep_overrides(self, plan: Plan) -> None:
+        if not plan.request.override_settings_restore_afterwards:
+            self.services.options.apply(plan.overrides)
+            if CHECKPOINT in plan.overrides:
+                self.services.tell_chosen(plan.checkpoint)
