@@ -63,6 +63,21 @@ def enlarged(tiles: Tiles, images: Sequence[Sequence[Image.Image]], factor: int)
     return Tiles(tiles.width * factor, tiles.height * factor, tiles.overlap * factor, rows)
 
 
+def replaced(tiles: Tiles, images: Sequence[Image.Image]) -> Tiles:
+    """The tiles with new images, in the order of the rows; those beyond them stay as they are."""
+    left = iter(images)
+    rows = tuple(
+        tuple(Tile(tile.left, tile.top, next(left, tile.image)) for tile in row) for row in tiles.rows
+    )
+    return Tiles(tiles.width, tiles.height, tiles.overlap, rows)
+
+
+def tile_count(size: tuple[int, int], tile: tuple[int, int], overlap: int) -> int:
+    """How many tiles `split` makes of a picture; both sizes are width and height."""
+    across, down = (_count(*lengths, overlap) for lengths in zip(size, tile, strict=True))
+    return across * down
+
+
 def combine(tiles: Tiles) -> Image.Image:
     """Put the tiles together, RGB. Each fades in over its first `overlap` columns and rows, unless it
     begins at the picture's border.
@@ -76,9 +91,13 @@ def combine(tiles: Tiles) -> Image.Image:
     return whole
 
 
+def _count(length: int, tile: int, overlap: int) -> int:
+    return max(1, ceil((length - overlap) / (tile - overlap)))
+
+
 def _starts(length: int, tile: int, overlap: int) -> list[int]:
     """Where tiles begin along a side. One that is longer than the side ends where the side does."""
-    count = max(1, ceil((length - overlap) / (tile - overlap)))
+    count = _count(length, tile, overlap)
     step = (length - tile) / (count - 1) if count > 1 else 0
     return [min(int(index * step), length - tile) for index in range(count)]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdserver.images.tiles import combine, enlarged, split
+from sdserver.images.tiles import combine, enlarged, replaced, split, tile_count
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -53,3 +53,19 @@ def test_neighbours_fade_into_each_other() -> None:
     assert not row[:65].any()
     assert row[64:80].tolist() == [int(k * 255 / 16) for k in range(16)]
     assert set(row[80:].tolist()) == {255}
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 24), (41, 30), (100, 71), (10, 12)])
+def test_tiles_are_counted_without_cutting(width: int, height: int) -> None:
+    rows = split(noise(width, height), 40, 24, 8).rows
+    assert tile_count((width, height), (40, 24), 8) == sum(map(len, rows))
+
+
+def test_tiles_are_replaced_in_order_as_far_as_there_are_new_ones() -> None:
+    tiles = split(noise(72, 40), 40, 24, 8)
+    new = [Image.new("RGB", (40, 24), (level, 0, 0)) for level in (1, 2, 3)]
+    found = [tile for row in replaced(tiles, new).rows for tile in row]
+    assert [tile.image for tile in found[:3]] == new
+    assert found[3] == tiles.rows[1][1]
+    places = [(tile.left, tile.top) for row in tiles.rows for tile in row]
+    assert [(tile.left, tile.top) for tile in found] == places
