@@ -141,7 +141,8 @@ class Board:
             return
         self.shelf.drop(entry)
         self._ended.pop(entry, None)
-        self._forget_key(entry)
+        if self._keys.get(entry.key, ("", None))[1] is entry:
+            del self._keys[entry.key]
         if self._entries.get(entry.id) is entry:
             del self._entries[entry.id]
 
@@ -154,16 +155,9 @@ class Board:
         elif entry.is_kept:
             result = task.result()
             self.shelf.put(entry, result, result.size)
-        if state != "completed":
-            self._forget_key(entry)
         self._last = entry
         self._unfinished.pop(entry, None)
         self._ended[entry] = None
         entry.end(state)
         while len(self._ended) > MAX_REMEMBERED:
             self.forget(next(iter(self._ended)))
-
-    def _forget_key(self, entry: Entry) -> None:
-        """A request that repeats its key is a new one."""
-        if entry.key and self._keys.get(entry.key, ("", None))[1] is entry:
-            del self._keys[entry.key]

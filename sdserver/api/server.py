@@ -142,6 +142,7 @@ def _wrapped(app: ASGIApp, config: ApiConfig, gate: Gate, on_request: OnRequest)
             "X-Save-Error",
             "X-Missing-Networks",
             "X-Task-Id",
+            "X-Seed",
             "Location",
             "Retry-After",
         ],

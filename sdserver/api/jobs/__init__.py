@@ -1,0 +1,1 @@
+"""The job API: the same requests, answered at once with an id under which their results are asked for."""

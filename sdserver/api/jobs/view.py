@@ -1,0 +1,112 @@
+"""Jobs as clients see them."""
+
+import base64
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, Field, JsonValue
+
+from sdserver.api.entry import Entry
+from sdserver.api.previews import latest_preview
+from sdserver.api.services import Services
+
+
+class JobError(BaseModel):
+    """Why a job failed."""
+
+    type: str
+    message: str
+    status: int = Field(description="what the route of that name would have answered")
+
+
+class Job(BaseModel):
+    """A request, from its arrival until it is forgotten. Times are ISO 8601 in UTC."""
+
+    id: str
+    kind: str = Field(description="txt2img, img2img or extras")
+    state: str = Field(description="queued, running, completed, failed or cancelled")
+    stopped: str | None = Field(description="interrupt, skip or drop where somebody ended it early")
+    queue_position: int = Field(description="1 is the next; 0 where it does not wait")
+    progress: float = Field(description="0 to 1")
+    eta_seconds: float | None = Field(description="null while nothing is known")
+    images: int = Field(description="images to be made, as far as known")
+    images_done: int
+    created: str
+    started: str | None
+    ended: str | None
+    error: JobError | None
+    result_kept: bool = Field(
+        description="whether the result is kept for who asks later; not of other routes'"
+    )
+    result_expired: bool = Field(description="whether it was kept, and is not any more")
+
+
+class JobWithResult(Job):
+    """GET /v1/jobs/{id}."""
+
+    result: dict[str, JsonValue] | None = Field(None, description="what the route of that name answers")
+    preview: str | None = Field(None, description="base64, with ?preview=true")
+
+
+class JobList(BaseModel):
+    """GET /v1/jobs."""
+
+    jobs: list[Job] = Field(description="the newest first")
+    has_more: bool = Field(description="whether there are older ones")
+
+
+def job_of(services: Services, entry: Entry) -> dict[str, Any]:
+    """The job without its result."""
+    failure, is_completed = entry.failure, entry.state == "completed"
+    error = None
+    if failure is not None:
+        error = {"type": failure.kind, "message": failure.message, "status": failure.status}
+    progress, eta = progress_of(entry)
+    return {
+        "id": entry.id,
+        "kind": entry.kind,
+        "state": entry.state,
+        "stopped": entry.stopped,
+        "queue_position": services.board.place(entry),
+        "progress": progress,
+        "eta_seconds": eta,
+        "images": entry.tally.images,
+        "images_done": entry.tally.done,
+        "created": _iso(entry.created),
+        "started": _iso(entry.began),
+        "ended": _iso(entry.ended),
+        "error": error,
+        "result_kept": entry.is_kept,
+        "result_expired": is_completed and entry.is_kept and services.board.result_of(entry) is None,
+    }
+
+
+def progress_of(entry: Entry) -> tuple[float, float | None]:
+    """How much is done, 0 to 1, and the seconds that the rest may take, None while nothing is known."""
+    if entry.state == "completed":
+        return 1.0, 0.0
+    tally = entry.tally
+    share = min(1.0, tally.steps_done / tally.steps) if tally.steps else 0.0
+    if entry.is_over or share == 0:
+        return share, None
+    return share, entry.elapsed / share - entry.elapsed
+
+
+async def full_job(services: Services, entry: Entry, *, has_result: bool, has_preview: bool) -> bytes:
+    """The job as JSON, with what is asked for."""
+    job = job_of(services, entry)
+    if has_result:
+        result = services.board.result_of(entry)
+        content = await services.in_thread(result.body) if result is not None else None
+        job["result"] = orjson.Fragment(content) if content is not None else None
+    if has_preview:
+        preview = None if entry.is_over else await latest_preview(services, entry)
+        job["preview"] = base64.b64encode(preview.data).decode() if preview else None
+    return orjson.dumps(job)
+
+
+def _iso(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,1 @@
+"""Images as OpenAI's clients ask for them."""
