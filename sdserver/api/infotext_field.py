@@ -99,6 +99,15 @@ _OPTIONS: Final[tuple[tuple[str, str], ...]] = (
     ("VAE", "sd_vae"),
     ("VAE Encoder", "sd_vae_encode_method"),
     ("VAE Decoder", "sd_vae_decode_method"),
+    ("Hypertile U-Net", "hypertile_enable_unet"),
+    ("Hypertile U-Net second pass", "hypertile_enable_unet_secondpass"),
+    ("Hypertile U-Net max depth", "hypertile_max_depth_unet"),
+    ("Hypertile U-Net max tile size", "hypertile_max_tile_unet"),
+    ("Hypertile U-Net swap size", "hypertile_swap_size_unet"),
+    ("Hypertile VAE", "hypertile_enable_vae"),
+    ("Hypertile VAE max depth", "hypertile_max_depth_vae"),
+    ("Hypertile VAE max tile size", "hypertile_max_tile_vae"),
+    ("Hypertile VAE swap size", "hypertile_swap_size_vae"),
 )
 _WHOLE: Final = frozenset({"CLIP_stop_at_last_layers", "uni_pc_order"})
 """Options that are whole numbers, although AUTOMATIC1111 lists them as floats."""

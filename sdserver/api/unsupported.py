@@ -1,10 +1,10 @@
 """What AUTOMATIC1111 would act on and this version cannot: refused clearly, never ignored."""
 
-from collections.abc import Mapping
 from typing import Final
 
+from sdserver.api.always_on import always_on
 from sdserver.api.requests import Img2ImgRequest, Request
-from sdserver.errors import InvalidField
+from sdserver.errors import InvalidField, MissingModel
 
 SELECTABLE_SCRIPTS: Final = frozenset(
     {
@@ -19,22 +19,27 @@ SELECTABLE_SCRIPTS: Final = frozenset(
         "x/y/z plot",
     }
 )
-ALWAYS_ON_SCRIPTS: Final = frozenset({"extra options", "hypertile", "soft inpainting", "comments"})
-NO_OP_SCRIPTS: Final = frozenset({"refiner", "sampler", "seed"})
-"""Scripts of AUTOMATIC1111's page that do nothing when they are named in the API."""
-
 MAX_SHOWN = 100
 
 
-def check_request(request: Request) -> None:
+def check_request(request: Request, *, quirks: bool = False) -> None:
     """See that nothing is asked which would silently be left out.
+
+    Args:
+        request: the client's.
+        quirks: leave faces as they are, as AUTOMATIC1111 does without a network for them.
 
     Raises:
         InvalidField: names the field and what to do.
+        MissingModel: faces are to be restored.
     """
-    _check_scripts(request.script_name, request.alwayson_scripts)
-    if request.restore_faces:
-        raise _unsupported("restore_faces")
+    _check_script(request.script_name)
+    always_on(request)
+    if request.restore_faces and not quirks:
+        message = (
+            "Faces cannot be restored, for neither CodeFormer nor GFPGAN is there: leave 'restore_faces' out."
+        )
+        raise MissingModel(message)
     # AUTOMATIC1111 takes the next two as text, never decodes them, and fails where it would use them.
     if isinstance(request, Img2ImgRequest):
         if request.mask and request.latent_mask:
@@ -47,19 +52,8 @@ def _unsupported(field: str) -> InvalidField:
     return InvalidField(field, f"The field {field!r} is not supported by this version: leave it out.")
 
 
-def _check_scripts(name: str | None, always_on: Mapping[str, object]) -> None:
+def _check_script(name: str | None) -> None:
     if name:
         if name.lower() not in SELECTABLE_SCRIPTS:
             raise InvalidField("script_name", f"Script '{name[:MAX_SHOWN]}' not found")
         raise InvalidField("script_name", f"The script '{name}' is not supported by this version.")
-    for key, settings in always_on.items():
-        script = key.lower()
-        if script in SELECTABLE_SCRIPTS:
-            message = "Cannot have a selectable script in the always on scripts params"
-            raise InvalidField("alwayson_scripts", message)
-        if script not in ALWAYS_ON_SCRIPTS | NO_OP_SCRIPTS:
-            raise InvalidField("alwayson_scripts", f"Script '{key[:MAX_SHOWN]}' not found")
-        has_arguments = isinstance(settings, dict) and bool(settings.get("args"))
-        if script in ALWAYS_ON_SCRIPTS and has_arguments:
-            message = f"The script '{key}' is not supported by this version: leave its args out."
-            raise InvalidField("alwayson_scripts", message)

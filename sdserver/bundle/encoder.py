@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sdserver.bundle.device import Placement
 from sdserver.bundle.spec import Spec, TextKind
-from sdserver.bundle.tokenizer import tokenize
+from sdserver.bundle.tokenizer import clip_bracket_factors, tokenize
 from sdserver.errors import InvalidField
 from sdserver.jobs.job import Prompt
 from sdserver.jobs.model import Embedding
@@ -58,6 +58,12 @@ class TextEncoder:
     def tokenize(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, as this encoder's own tokenizer gives them."""
         return tokenize(texts, self._kind)
+
+    def bracket_factors(self) -> Mapping[int, float]:
+        """What tokens of brackets scale by where emphasis is read the old way: A1111 never did with
+        OpenCLIP's.
+        """
+        return clip_bracket_factors() if self._kind == "clip" else {}
 
     @property
     def width(self) -> int:

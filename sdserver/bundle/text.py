@@ -21,6 +21,7 @@ from sdserver.jobs.job import Emphasis
 from sdserver.jobs.model import Embedding, Model
 from sdserver.prompt.chunks import Chunk, chunk_text
 from sdserver.prompt.lexicon import Lexicon, Names
+from sdserver.prompt.old_emphasis import old_chunk
 
 MAX_CHUNKS = 64
 """A prompt of more chunks is refused: attention's cost grows with each."""
@@ -184,6 +185,9 @@ def _chunks(call: EncodeText, encoder: TextEncoder, lexicon: Lexicon) -> _Chunke
     """Chunks of the call's texts; shorter texts are filled up with empty chunks."""
 
     def chunks_of(text: str) -> tuple[Chunk, ...]:
+        if call.prompt.old_emphasis:
+            how = (call.prompt.emphasis, encoder.tokenize, encoder.vocabulary, encoder.bracket_factors())
+            return (old_chunk(text, *how, lexicon),)
         return chunk_text(
             text,
             call.prompt.emphasis,

@@ -6,14 +6,16 @@ end-of-word mark, one symbol per merge, and the two special tokens.
 
 import gzip
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
+from types import MappingProxyType
 
 import ftfy
 from transformers import CLIPTokenizer
 
 from sdserver.bundle.spec import TextKind
+from sdserver.prompt.old_emphasis import bracket_factors
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 START_ID, END_ID = 49406, 49407
@@ -40,6 +42,12 @@ def clip_tokenizer() -> CLIPTokenizer:
     words = [*symbols, *(s + "</w>" for s in symbols), *(a + b for a, b in merges), START, END]
     vocab = {word: index for index, word in enumerate(words)}
     return CLIPTokenizer(vocab=vocab, merges=merges)
+
+
+@cache
+def clip_bracket_factors() -> Mapping[int, float]:
+    """What CLIP-L's tokens of brackets scale by where emphasis is read the old way."""
+    return MappingProxyType(bracket_factors(clip_tokenizer().get_vocab()))
 
 
 def tokenize(texts: Sequence[str], kind: TextKind) -> list[list[int]]:

@@ -8,8 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sdserver.bundle.device import Placement
+from sdserver.bundle.self_attention import SelfAttention
 from sdserver.bundle.spec import Spec
+from sdserver.jobs.model import Attention
 
+PLAIN = Attention()
 _V_PROBE_LIMIT = -1.0
 
 
@@ -23,12 +26,21 @@ class Network:
     def __init__(self, unet: nn.Module, spec: Spec, placement: Placement) -> None:
         replace_upsampling(unet)
         self._unet: Any = unet
+        self._attention = SelfAttention(unet, spec.family)
         self._spec = spec
         self._placement = placement
         if placement.use_xformers:
             _use_xformers(unet)
 
-    def predict(self, x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+    def predict(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        vector: Tensor | None,
+        attention: Attention = PLAIN,
+        evaluation: int = 0,
+    ) -> Tensor:
         """Evaluate the network once.
 
         Args:
@@ -36,19 +48,23 @@ class Network:
             timesteps: (n,), 0 to 999; fractions are kept.
             context: (n, tokens, context_dim).
             vector: (n, vector_dim) for SDXL, else None.
+            attention: how it is made cheaper.
+            evaluation: see `calls.Predict`.
 
         Returns:
             (n, channels, h, w), float32, on the network's device.
         """
         device, dtype = self._placement.device, self._placement.dtype
         sample = x.to(device, dtype).contiguous(memory_format=torch.channels_last)
-        (predicted,) = self._unet(
-            sample,
-            timesteps.to(device, torch.float32),
-            encoder_hidden_states=context.to(device, dtype),
-            class_labels=None if vector is None else vector.to(device, dtype),
-            return_dict=False,
-        )
+        size = (x.shape[2], x.shape[3])
+        with self._attention.cheapened(attention, evaluation, size):
+            (predicted,) = self._unet(
+                sample,
+                timesteps.to(device, torch.float32),
+                encoder_hidden_states=context.to(device, dtype),
+                class_labels=None if vector is None else vector.to(device, dtype),
+                return_dict=False,
+            )
         result: Tensor = predicted.float().contiguous()
         return result
 

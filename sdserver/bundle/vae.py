@@ -1,19 +1,23 @@
 """The autoencoder: latents to pictures and back."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from sdserver.bundle.device import Placement
+from sdserver.bundle.self_attention import tiled_decoder
 from sdserver.bundle.spec import Spec
 from sdserver.bundle.tiling import Tiling
 from sdserver.errors import EngineFailure
 from sdserver.jobs.events import Picture
+from sdserver.jobs.model import Attention
 
+PLAIN = Attention()
 _NO_NUMBER = "The networks' result is not a number: start the server with precision fp32 or bf16."
 
+ORIGINAL_WIDTHS: Final = (128, 256, 512, 512)
 _ENCODER = ("encoder.", "quant_conv.")
 
 
@@ -39,23 +43,46 @@ class Autoencoder:
             self._encoder_order = torch.contiguous_format
             _order_encoder(vae, self._encoder_order)
 
-    def decode(self, latents: Tensor, *, tiling: bool = False) -> list[Picture | Exception]:
+    def decode(
+        self, latents: Tensor, *, tiling: bool = False, attention: Attention = PLAIN
+    ) -> list[Picture | Exception]:
         """Decode latents (n, channels, h, w) to n pictures, or an EngineFailure where there is none.
 
         Values are clamped to 0..1, scaled by 255 and truncated, not rounded: A1111's way.
         """
-        return [_picture(image) for image in self.values(latents, tiling=tiling)]
+        return [picture_of(image) for image in self.values(latents, tiling=tiling, attention=attention)]
 
-    def values(self, latents: Tensor, *, tiling: bool = False) -> Tensor:
+    def values(self, latents: Tensor, *, tiling: bool = False, attention: Attention = PLAIN) -> Tensor:
         """Decode latents (n, channels, h, w) to (n, 3, height, width), float32, around -1..1: neither
         clamped nor rounded.
         """
         self._tiling.switch(tiling)
-        images = self._decode(latents)
+        images = self._decode(latents, attention)
         if self._overflows(latents, images):
             self._to_fp32()
-            images = self._decode(latents)
+            images = self._decode(latents, attention)
         return images
+
+    def look(self, latents: Tensor, *, tiling: bool = False) -> list[Picture | Exception]:
+        """Decode latents as `decode` does, but stay in the present number format afterwards: what somebody
+        looks at must not change what is made.
+        """
+        before = self._dtype
+        try:
+            return self.decode(latents, tiling=tiling)
+        finally:
+            if self._dtype != before:
+                self._dtype = before
+                self._vae.to(before)
+
+    @property
+    def is_original(self) -> bool:
+        """Whether it has the size of Stable Diffusion's own; others have latents of their own."""
+        return tuple(self._vae.config.block_out_channels) == ORIGINAL_WIDTHS
+
+    def move(self, device: torch.device) -> None:
+        """Have the parameters lie on a device; it runs only on its own."""
+        self._vae.to(device)
 
     def encode(self, pixels: Tensor, *, tiling: bool = False) -> list[Tensor | Exception]:
         """Encode pixels (n, 3, height, width) in -1..1 to n latents (channels, h, w), float32, or an
@@ -81,10 +108,11 @@ class Autoencoder:
         latents: Tensor = posterior.mode().float() * self._scale
         return latents
 
-    def _decode(self, latents: Tensor) -> Tensor:
+    def _decode(self, latents: Tensor, attention: Attention = PLAIN) -> Tensor:
         scaled = latents.to(self._device, torch.float32) / self._scale
         sample = scaled.to(self._dtype).contiguous(memory_format=torch.channels_last)
-        (images,) = self._vae.decode(sample, return_dict=False)
+        with tiled_decoder(self._vae, attention):
+            (images,) = self._vae.decode(sample, return_dict=False)
         result: Tensor = images.float()
         return result
 
@@ -100,8 +128,8 @@ def _all_numbers(values: Tensor) -> bool:
     return bool(values.isfinite().all().item())
 
 
-def _picture(image: Tensor) -> Picture | EngineFailure:
-    """(3, height, width), -1..1, to bytes."""
+def picture_of(image: Tensor) -> Picture | EngineFailure:
+    """The bytes of values (3, height, width) in -1..1; an EngineFailure if one is not a number."""
     if not _all_numbers(image):
         return EngineFailure(_NO_NUMBER)
     _, height, width = image.shape

@@ -41,6 +41,11 @@ class Autoencoders:
         self._allow_pickle = allow_pickle
         self._others: OrderedDict[tuple[str, int, int], Autoencoder] = OrderedDict()
 
+    def move(self, device: torch.device) -> None:
+        """Have all parameters lie on a device; they run only on their own."""
+        for one in (self._own, *self._others.values()):
+            one.move(device)
+
     def get(self, path: str) -> Autoencoder:
         """The VAE of a file, loaded now if it is not or has changed; the own one for an empty path.
 

@@ -1,13 +1,15 @@
 """What is done to a picture after it was painted: the counterpart of `images.img2img`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image
 
 from sdserver.images.colour import Levels, correct
 from sdserver.images.masks import Box
-from sdserver.images.overlay import composite, lay_over, paste_back
+from sdserver.images.overlay import composite, cut_out, lay_over, paste_back
 from sdserver.images.pictures import to_image, to_picture
+from sdserver.images.resize import COVER, resize
+from sdserver.images.soft import soft_mask
 from sdserver.jobs.events import Picture
 
 
@@ -20,12 +22,33 @@ class Finish:
         overlay: RGBA: what is laid upon the result, None for nothing.
         region: of the overlay: where the result belongs. It is not pasted there without an overlay.
         mask: L, of the size of the overlay: AUTOMATIC1111's mask for overlays, None without a mask.
+        original: RGB, of the size of the overlay: what `softened` makes another overlay of, None where
+            nothing is to be made of it.
     """
 
     colours: Levels | None = None
     overlay: Image.Image | None = None
     region: Box | None = None
     mask: Image.Image | None = None
+    original: Image.Image | None = None
+
+    def softened(self, painted: Picture, new_parts: bytes) -> "Finish":
+        """With the overlay and mask of soft inpainting, if it found what is new.
+
+        Args:
+            painted: the picture.
+            new_parts: see `jobs.events.Finished`.
+        """
+        if self.original is None or not new_parts:
+            return self
+        size = (painted.width, painted.height)
+        if self.region is None:
+            mask = soft_mask(new_parts, size, self.original.size)
+        else:
+            mask = Image.new("L", self.original.size)
+            part = resize(soft_mask(new_parts, size, size), COVER, *self.region.size)
+            mask.paste(part, (self.region.left, self.region.top))
+        return replace(self, overlay=cut_out(self.original, mask).convert("RGBA"), mask=mask)
 
     def apply(self, picture: Picture) -> Picture:
         """Correct the colours, put the picture where it belongs and the untouched rest upon it."""

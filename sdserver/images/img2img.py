@@ -6,7 +6,7 @@ from PIL import Image, ImageColor
 
 from sdserver.errors import InvalidField
 from sdserver.images import masks
-from sdserver.images.colour import lab
+from sdserver.images.colour import Levels, lab
 from sdserver.images.fill import fill
 from sdserver.images.finish import Finish
 from sdserver.images.masks import Box
@@ -14,7 +14,7 @@ from sdserver.images.overlay import cut_out, flatten
 from sdserver.images.pictures import to_picture
 from sdserver.images.resize import COVER, FIT, LATENT, check_resize, resize
 from sdserver.jobs.events import Picture
-from sdserver.jobs.job import Mask, MaskedContent
+from sdserver.jobs.job import Mask, MaskedContent, SoftInpainting
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,6 +26,8 @@ class Preparation:
         resize_mode: 0 stretch, 1 cut, 3 resize the latent; any other fits in and smears the edges.
         background: colour behind transparent pictures, as `#ffffff`.
         mask: the client's picture, None to paint all.
+        latent_mask: mode L, of the pass's size: what is painted in the latent and filled before that, where
+            this is not what `mask` says. It is not blurred.
         mask_blur_x, mask_blur_y: standard deviations in pixels, none if not above 0.
         is_mask_rounded: whether every value counts as painted or not, nothing between.
         invert: paint what is not masked.
@@ -34,8 +36,9 @@ class Preparation:
         content: what stands in the masked area at the start. All but "original" begin with the colours
             around it smeared into it.
         colour_correction: whether the result is given the initial picture's colours.
+        colours: the picture whose colours these are, where it is another.
         overlay: whether what is not masked is restored in the result.
-        conditioning_weight: see `jobs.job.Mask`.
+        conditioning_weight, soft: see `jobs.job.Mask`.
     """
 
     width: int
@@ -43,6 +46,7 @@ class Preparation:
     resize_mode: int = 0
     background: str = "#ffffff"
     mask: Image.Image | None = None
+    latent_mask: Image.Image | None = None
     mask_blur_x: int = 4
     mask_blur_y: int = 4
     is_mask_rounded: bool = True
@@ -51,8 +55,10 @@ class Preparation:
     padding: int = 0
     content: MaskedContent = "fill"
     colour_correction: bool = False
+    colours: Image.Image | None = None
     overlay: bool = True
     conditioning_weight: float = 1.0
+    soft: SoftInpainting | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,16 +132,17 @@ class Preparing:
             mask = _fitting(found.overlay, start.size, asked.resize_mode)
             if asked.overlay:
                 overlay = cut_out(start, mask).convert("RGBA")
+        original = start if found and asked.soft else None
         if region:
             start = resize(start.crop(region), FIT, asked.width, asked.height)
         if found and asked.content != "original":
-            start = fill(start, _fitting(found.paint, start.size, asked.resize_mode))
+            start = fill(start, _fitting(asked.latent_mask or found.paint, start.size, asked.resize_mode))
         return Prepared(
             to_picture(start),
             _job_mask(found.paint, asked) if found else None,
             self.resizes_latent,
             region is not None,
-            Finish(lab(start) if asked.colour_correction else None, overlay, region, mask),
+            Finish(_colours(start, asked), overlay, region, mask, original),
         )
 
 
@@ -167,13 +174,20 @@ def _fitting(mask: Image.Image, size: tuple[int, int], mode: int) -> Image.Image
     return mask if mask.size == size else resize(mask, mode, *size)
 
 
+def _colours(start: Image.Image, preparation: Preparation) -> Levels | None:
+    if not preparation.colour_correction:
+        return None
+    return lab(start if preparation.colours is None else preparation.colours.convert("RGB"))
+
+
 def _job_mask(paint: Image.Image, preparation: Preparation) -> Mask:
     return Mask(
         paint.tobytes(),
-        masks.latent(paint, preparation.width, preparation.height),
+        masks.latent(preparation.latent_mask or paint, preparation.width, preparation.height),
         preparation.is_mask_rounded,
         preparation.content,
         preparation.conditioning_weight,
+        soft=preparation.soft,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from sdserver.calls import Conditioning, DeviceCall, EncodeText
 from sdserver.jobs.job import Padding, Prompt, Size
-from sdserver.jobs.model import Model, ModelFacts
+from sdserver.jobs.model import Attention, Model, ModelFacts
 from sdserver.programs.padding import lengthened, levelled
 from sdserver.prompt.networks import extract_networks
 from sdserver.prompt.resolve import Part, resolve_negative, resolve_positive
@@ -163,9 +163,10 @@ def _call(model: Model, wording: Wording, text: str, part: Part, is_negative: bo
 def _key(call: EncodeText, family: str) -> EncodeText:
     """The call without what has no effect on its answer."""
     how = replace(call.prompt, positive="", negative="")
+    model = replace(call.model, attention=Attention())
     if family == "sdxl":
-        return replace(call, prompt=how)
-    return replace(call, prompt=how, size=Size(0, 0), is_negative=False)
+        return replace(call, prompt=how, model=model)
+    return replace(call, prompt=how, model=model, size=Size(0, 0), is_negative=False)
 
 
 def _texts(part: Part) -> list[str]:

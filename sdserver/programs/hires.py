@@ -56,6 +56,7 @@ def second_pass(
         Interrupted: before the first evaluation was done.
     """
     picture: Picture | None = None
+    encoder = model if hires.first_networks else None
     if hires.upscaler not in LATENT_MODES:
         picture = yield Decode(first.model, first.latent)
     if hires.model != first.model or hires.model != model.model:
@@ -80,6 +81,7 @@ def second_pass(
         refiner=hires.refiner,
         before=first.evaluations,
         after=0,
+        encoder=encoder,
     )
     return (yield from run_pass(second, model, shape, Given(latent, concat=concat)))
 

@@ -1,6 +1,7 @@
 """A picture from a picture and text: the job, read top to bottom."""
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +19,7 @@ from sdserver.programs.latent_masks import latent_mask
 from sdserver.programs.passes import Given, Pass, latent_shape, run_pass, wording
 from sdserver.programs.pixels import to_pixels, to_plane
 from sdserver.programs.program import Outcome, Program
+from sdserver.programs.recovery import recovered_noise
 
 
 def img2img(job: Img2Img) -> Program:
@@ -34,20 +36,27 @@ def img2img(job: Img2Img) -> Program:
         mask = latent_mask(job.mask, latent, job.noise)
         latent = mask.kept
     concat = (yield from beside_the_latent(job, model, pixels)) if model.inpainting else None
+    texts, start, recovery, noise = Texts(), job.start, job.recovery, None
+    if recovery is not None:
+        noise = yield from recovered_noise(job, recovery, model, latent, texts, concat)
+        start = replace(start, noise_multiplier=1.0)
     only = Pass(
         sampling=job.sampling,
-        start=job.start,
+        start=start,
         wording=wording(job.prompt, job.sampling, job.size, job.guidance),
         guidance=job.guidance,
         refiner=job.refiner,
         noise=job.noise,
-        texts=Texts(),
+        texts=texts,
         findings=findings,
+        before=recovery.steps if recovery else 0,
     )
-    denoised = yield from run_pass(only, model, shape, Given(latent, mask, concat))
-    result = denoised.latent if mask is None else mask.blend(denoised.latent)
+    denoised = yield from run_pass(only, model, shape, Given(latent, mask, concat, noise))
+    # As in A1111, whose script for the recovery takes the place of what blends at the end.
+    result = denoised.latent if mask is None or recovery else mask.blend(denoised.latent)
+    new_parts = b"" if mask is None else mask.new_parts(result)
     picture: Picture = yield Decode(denoised.model, result)
-    return Outcome(picture, denoised.interrupted, findings.used())
+    return Outcome(picture, denoised.interrupted, findings.used(), new_parts)
 
 
 def beside_the_latent(job: Img2Img, model: ModelFacts, pixels: Tensor) -> Generator[Encode, Any, Tensor]:

@@ -26,9 +26,9 @@ class Network:
     conditionings: Conditionings
     concat: Tensor | None = None
 
-    def predict(self, x: Tensor, sigma: float, conditioning: Conditioning) -> Predict:
-        """The call for one row at (x, sigma)."""
+    def predict(self, x: Tensor, sigma: float, conditioning: Conditioning, step: int) -> Predict:
+        """The call for one row at (x, sigma), in the evaluation `step`, counted from 0."""
         scaled = x * c_in(sigma)
         if self.concat is not None:
             scaled = torch.cat([scaled, self.concat])
-        return Predict(self.model.model, scaled, self.plan.timestep(sigma), conditioning)
+        return Predict(self.model.model, scaled, self.plan.timestep(sigma), conditioning, step)

@@ -33,6 +33,7 @@ class Pass:
         refiner: that takes over in this pass, None for none.
         texts, findings: the job's.
         before, after: evaluations of the denoiser in earlier and in later passes.
+        encoder: that the texts are encoded with, None for the model that the pass runs on.
     """
 
     sampling: Sampling
@@ -45,6 +46,7 @@ class Pass:
     findings: Findings
     before: int = 0
     after: int = 0
+    encoder: ModelFacts | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,11 +57,13 @@ class Given:
         latent: (channels, h, w): the picture to start from, None for none.
         mask: what is kept of it, None for nothing.
         concat: what an inpainting checkpoint takes beside the latent, (5, h, w); None for others.
+        noise: (channels, h, w): in the place of the seed's first noise, None for that.
     """
 
     latent: Tensor | None = None
     mask: LatentMask | None = None
     concat: Tensor | None = None
+    noise: Tensor | None = None
 
 
 def run_pass(
@@ -67,7 +71,7 @@ def run_pass(
 ) -> Generator[Call | list[DeviceCall], Any, Denoised]:
     """Encode the pass's texts and denoise a latent of `shape`."""
     plan = make_plan(one.sampling, model, one.start)
-    conditionings = yield from condition(model, one.wording, one.texts)
+    conditionings = yield from condition(one.encoder or model, one.wording, one.texts)
     if one.wording.hires_steps is None:
         one.findings.embeddings = conditionings.embeddings()
     network = Network(model, plan, conditionings, given.concat)
@@ -78,7 +82,9 @@ def run_pass(
     total = one.before + plan.evaluations + one.after
     denoiser = Denoiser(network, guide, takeover, given.mask, one.before, total)
     noise = ImageNoise(one.noise, shape, torch.device(model.device))
-    sampler = plan.start(plan.initial(noise.first(), given.latent), noise)
+    # Where another noise stands for the seed's, that is left for the sampler's steps, as in A1111.
+    first = noise.first() if given.noise is None else given.noise
+    sampler = plan.start(plan.initial(first, given.latent), noise)
     return (yield from denoise(sampler, denoiser))
 
 

@@ -13,11 +13,17 @@ NOTHING_USED = Used()
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A program's result. `interrupted`: sampling was ended early on request."""
+    """A program's result.
+
+    Attributes:
+        interrupted: sampling was ended early on request.
+        new_parts: see `jobs.events.Finished`.
+    """
 
     picture: Picture
     interrupted: bool = False
     used: Used = NOTHING_USED
+    new_parts: bytes = b""
 
 
 # What is sent in depends on the call that was yielded (see `sdserver.calls`), hence Any.

@@ -122,13 +122,13 @@ def test_options_have_the_same_keys_types_and_defaults(
         {
             "hypertile_enable_unet": False,
             "hypertile_enable_unet_secondpass": False,
-            "hypertile_max_depth_unet": 3,
-            "hypertile_max_tile_unet": 256,
-            "hypertile_swap_size_unet": 3,
+            "hypertile_max_depth_unet": 3.0,
+            "hypertile_max_tile_unet": 256.0,
+            "hypertile_swap_size_unet": 3.0,
             "hypertile_enable_vae": False,
-            "hypertile_max_depth_vae": 3,
-            "hypertile_max_tile_vae": 128,
-            "hypertile_swap_size_vae": 3,
+            "hypertile_max_depth_vae": 3.0,
+            "hypertile_max_tile_vae": 128.0,
+            "hypertile_swap_size_vae": 3.0,
         }
     )
 

@@ -90,7 +90,7 @@ def pixel(job: Img2Img) -> tuple[int, ...]:
         ({"init_images": [RED], "mask": WHITE, "mask_blur": 10**6}, 422, "'mask_blur'"),
         ({"init_images": [RED], "inpaint_full_res_padding": -1}, 422, "'inpaint_full_res_padding'"),
         ({"init_images": [RED], "initial_noise_multiplier": 1e9}, 422, "'initial_noise_multiplier'"),
-        ({"init_images": [RED], "restore_faces": True}, 422, "'restore_faces' is not supported"),
+        ({"init_images": [RED], "restore_faces": True}, 501, "neither CodeFormer nor GFPGAN"),
         (
             {"init_images": [RED], "override_settings": {"upscaler_for_img2img": "Nearest"}},
             422,
@@ -237,9 +237,13 @@ def test_results_that_are_too_large_together_are_refused(serve: Callable[..., Se
 def test_a_grid_that_its_format_cannot_hold(
     serve: Callable[..., Server], *, sends: bool, status: int
 ) -> None:
-    """It is refused where it is to be sent; where it is only saved the pictures come all the same."""
+    """It is refused where it is to be sent; where it is only saved it is saved as PNG."""
     options = {"samples_format": "webp", "grid_format": "webp", "n_rows": 1, "return_grid": sends}
     body = {"steps": 1, "width": 1024, "height": 8, "batch_size": 17, "save_images": True}
-    response = serve().post("txt2img", body | {"override_settings": options})
+    server = serve()
+    response = server.post("txt2img", body | {"override_settings": options})
     assert response.status_code == status, response.text
-    assert "choose png" in (response.text if sends else response.headers["X-Save-Error"])
+    assert ("choose png" in response.text) == sends
+    assert "X-Save-Error" not in response.headers
+    (saved,) = server.data_dir.glob("outputs/txt2img-grids/*/*.png")
+    assert saved.read_bytes().startswith(b"\x89PNG")

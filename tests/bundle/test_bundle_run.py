@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -102,11 +103,11 @@ def test_a_batch_too_large_for_the_memory_is_halved(
     whole = predict(bundle, path, *rows(5))
     run, sizes = Network.predict, list[int]()
 
-    def small_only(network: Network, x: Tensor, t: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+    def small_only(network: Network, x: Tensor, *others: Any) -> Tensor:
         sizes.append(len(x))
         if len(x) > 2:
             raise error
-        return run(network, x, t, context, vector)
+        return run(network, x, *others)
 
     monkeypatch.setattr(Network, "predict", small_only)
     assert_close(predict(bundle, path, *rows(5)), whole)
@@ -179,7 +180,7 @@ def test_half_precision_is_near(checkpoint: Write, precision: str, limit: float)
 def test_the_device_as_people_read_it() -> None:
     bundle = Bundle("cpu")
     assert (bundle.name, bundle.device_name(), bundle.precision) == ("cpu", "cpu", "float32")
-    assert bundle.memory_facts() == (None, None, None, None)
+    assert bundle.memory_facts() == (None,) * 12
 
 
 @pytest.mark.parametrize("device", ["nonsense", "cuda:99", "xpu", "mps"])

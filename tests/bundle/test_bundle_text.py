@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 from bundle_calls import assert_close, encode, random, text_call
 from tiny_checkpoints import POOLED, Write
@@ -113,3 +115,23 @@ def test_texts_are_cleaned_as_the_original_tokenizers_do() -> None:
     assert tokenize(["&amp;lt; cat <b"], "clip") != tokenize(["< cat <b"], "clip")
     assert tokenize(["", "a cat"], "clip") == [[], [320, 2368]]
     assert tokenize(["a \ud800 cat"], "clip") == tokenize(["a ? cat"], "clip")
+
+
+def test_emphasis_read_the_old_way(checkpoint: Write) -> None:
+    path, _ = checkpoint("sd1")
+    bundle = Bundle("cpu")
+
+    def old(text: str, emphasis: Emphasis = "No norm") -> torch.Tensor:
+        call = text_call(path, text, emphasis=emphasis)
+        call = replace(call, prompt=replace(call.prompt, old_emphasis=True))
+        return encode(bundle, [call])[0].context
+
+    (plain,) = encode(bundle, [text_call(path, "a cat")])
+    assert_close(old("a cat"), plain.context)
+    loud = old("a (cat")
+    assert_close(loud[:2], plain.context[:2])
+    assert_close(loud[2], plain.context[2] * 1.1)
+    assert_close(loud[3:], plain.context[3:])
+    assert_close(old("a (cat", "Original").mean(), plain.context.mean())
+    assert_close(old("a (cat", "Ignore"), plain.context)
+    assert len(old(LONG)) == 77, "one chunk"

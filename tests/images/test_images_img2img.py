@@ -164,5 +164,28 @@ def test_corrected_colours_have_the_targets_hue_and_their_own_luminosity() -> No
     assert blue > red
 
 
+def test_a_latent_mask_of_its_own_is_what_is_filled_and_painted() -> None:
+    asked = Preparation(64, 48, mask=mask(), only_masked=False, mask_blur_x=0, mask_blur_y=0)
+    own = mask(box=(32, 16, 64, 32))
+    plain, other = prepare(stripes(), asked), prepare(stripes(), replace(asked, latent_mask=own))
+    assert plain.mask is not None
+    assert other.mask is not None
+    assert other.mask.pixels == plain.mask.pixels
+    wanted = prepare(stripes(), replace(asked, mask=own)).mask
+    assert wanted is not None
+    assert other.mask.latent == wanted.latent
+    assert np.array_equal(array(other.init)[16:32, 16:30], array(to_picture(stripes()))[16:32, 16:30])
+    assert not np.array_equal(array(other.init)[16:32, 32:], array(plain.init)[16:32, 32:])
+
+
+def test_colours_of_another_picture() -> None:
+    asked = Preparation(64, 48, colour_correction=True)
+    other = Image.new("RGBA", (5, 7), "#80402000")
+    found = prepare(stripes(), replace(asked, colours=other)).finish.colours
+    assert found is not None
+    assert np.array_equal(found, lab(other.convert("RGB")))
+    assert prepare(stripes(), replace(asked, colours=other, colour_correction=False)).finish.colours is None
+
+
 def test_hash_is_of_the_pixels() -> None:
     assert content_hash(Image.new("L", (2, 1), 65)) == "3b98e2dffc6cb06a89dcb0d5c60a0206"

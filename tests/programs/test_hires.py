@@ -12,7 +12,7 @@ from sdserver.calls import Decode, Encode, EncodeText, Interrupted, Predict, Rep
 from sdserver.errors import EngineFailure
 from sdserver.jobs.events import Picture
 from sdserver.jobs.job import Size
-from sdserver.jobs.model import Model
+from sdserver.jobs.model import Adapter, Attention, Model
 from sdserver.programs.hires import LATENT_MODES, cropped, enlarged_latent
 from sdserver.programs.txt2img import txt2img
 from sdserver.sampling.noise import ImageNoise
@@ -199,3 +199,28 @@ def test_interruption_in_the_second_pass_gives_its_latest_latent():
 def test_interruption_before_anything_was_denoised_ends_the_program():
     with pytest.raises(Interrupted):
         interrupt(txt2img(toy_hires(toy_job("a"))), ToyDevice().answer, after_reports(0))
+
+
+def test_the_second_prompt_may_be_encoded_with_the_first_ones_networks():
+    adapters = (Adapter("lora", "/loras/a.safetensors", 1.0, 1.0),)
+    job = toy_hires(toy_job("a", steps=2), model=Model(toy_job("a").model.checkpoint, adapters=adapters))
+    job = replace(job, hires=replace(job.hires, prompt=replace(job.prompt, positive="another")))
+    for first_networks in (False, True):
+        asked = replace(job, hires=replace(job.hires, first_networks=first_networks))
+        _, calls = drive(txt2img(asked), ToyDevice().answer)
+        (second,) = (call for call in of(calls, EncodeText) if call.text == "another")
+        assert second.model == (job.model if first_networks else job.hires.model)
+        assert of(calls, Predict)[-1].model == job.hires.model, "the network has its own"
+
+
+def test_equal_texts_are_encoded_once_however_attention_is_made_cheaper():
+    job = toy_job("a", steps=2)
+    job = toy_hires(job, model=replace(job.model, attention=Attention(merging=0.5)))
+    _, calls = drive(txt2img(job), ToyDevice().answer)
+    assert len(of(calls, EncodeText)) == 2
+    assert [call.model.attention.merging for call in of(calls, Predict)] == [0.0] * 4 + [0.5] * 4
+
+
+def test_evaluations_are_counted_anew_in_each_pass():
+    _, calls = drive(txt2img(toy_hires(toy_job("a", steps=3, cfg=1.0))), ToyDevice().answer)
+    assert [call.evaluation for call in of(calls, Predict)] == [0, 1, 2] * 2

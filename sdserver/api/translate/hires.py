@@ -119,6 +119,7 @@ def hires_of(
         ),
         refiner=refiner_of(request, refiner, checkpoint, models, adapters),
         conditioning_weight=options.number("inpainting_mask_weight"),
+        first_networks=options.flag("hires_fix_use_firstpass_conds") and parts.plan.checkpoint is None,
     )
 
 

@@ -7,7 +7,7 @@ from sdserver.api.translate.plan import Sources
 from sdserver.catalog.checkpoint import Checkpoint
 from sdserver.catalog.network_file import NetworkFile
 from sdserver.errors import InvalidField, NotReady
-from sdserver.jobs.model import Adapter, Embedding, Model
+from sdserver.jobs.model import Adapter, Attention, Embedding, Model
 
 _AUTOMATIC_VAE = "Automatic"
 
@@ -18,12 +18,14 @@ class Models:
 
     Attributes:
         embeddings: that may stand in any of its prompts.
+        attention: of the passes whose models are made.
     """
 
     sources: Sources
     options: Snapshot
     tiling: bool
     embeddings: tuple[Embedding, ...] = field(default=())
+    attention: Attention = field(default=Attention())
 
     def model(self, checkpoint: Checkpoint, adapters: tuple[Adapter, ...]) -> Model:
         """What a pass runs on."""
@@ -34,6 +36,7 @@ class Models:
             adapters=adapters,
             embeddings=self.embeddings,
             tiling=self.tiling,
+            attention=self.attention,
         )
 
     def vae(self, checkpoint: Checkpoint) -> NetworkFile | None:

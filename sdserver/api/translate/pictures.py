@@ -1,14 +1,16 @@
 """The pictures of an img2img request: decoded, masked and resized. Takes time: runs on worker threads."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from PIL import Image
 
+from sdserver.api.always_on import always_on
 from sdserver.api.config import Limits
 from sdserver.api.options import Snapshot
 from sdserver.api.requests import Img2ImgRequest
+from sdserver.api.translate.plan import Given
 from sdserver.errors import InvalidField
 from sdserver.images.decode import decode
 from sdserver.images.img2img import Preparation, Prepared, Preparing
@@ -43,24 +45,28 @@ class Inits:
         return self.prepared[index % self.batch_size % len(self.prepared)]
 
 
-def init_pictures(request: Img2ImgRequest, options: Snapshot, limits: Limits) -> Inits:
+def init_pictures(request: Img2ImgRequest, options: Snapshot, limits: Limits, given: Given) -> Inits:
     """Decode and prepare a request's pictures, one after the other: unpacked they may be large.
+
+    Args:
+        request: names them.
+        options: of this request.
+        limits: of their sizes.
+        given: pictures that stand for the request's.
 
     Raises:
         InvalidField: a picture cannot be read, they are too large together, or there are too many.
         RequestError: their proportions are too far from those of the pass.
     """
-    texts = request.init_images or []
-    if len(texts) > request.batch_size:
-        message = f"bad number of images passed: {len(texts)}; expecting {request.batch_size} or less"
+    count = len(given.pictures or request.init_images or ())
+    if count > request.batch_size:
+        message = f"bad number of images passed: {count}; expecting {request.batch_size} or less"
         raise InvalidField("init_images", message)
-    mask = decode(request.mask, "mask", limits.max_init_pixels) if request.mask else None
-    preparing = Preparing(_preparation(request, options, mask))
-    left = limits.max_init_pixels
+    mask = given.mask if given.pictures else request_mask(request, limits)
+    preparation = _preparation(request, options, mask)
+    preparing = Preparing(replace(preparation, latent_mask=given.latent_mask, colours=given.colours))
     prepared: list[Prepared] = []
-    for text in texts:
-        picture = decode(text, "init_images", left)
-        left -= picture.width * picture.height
+    for picture in given.pictures or _decoded(request, limits):
         if preparing.resizes_latent:
             _check_latent_resize(picture, limits)
         prepared.append(preparing.prepare(picture))
@@ -70,9 +76,36 @@ def init_pictures(request: Img2ImgRequest, options: Snapshot, limits: Limits) ->
     return inits
 
 
+def request_mask(request: Img2ImgRequest, limits: Limits) -> Image.Image | None:
+    """The request's own mask, decoded; None if it has none.
+
+    Raises:
+        InvalidField: it cannot be read, or is too large.
+    """
+    return decode(request.mask, "mask", limits.max_init_pixels) if request.mask else None
+
+
+def request_pictures(request: Img2ImgRequest, limits: Limits) -> tuple[Image.Image, ...]:
+    """The request's own pictures, decoded.
+
+    Raises:
+        InvalidField: one cannot be read, or they are too large together.
+    """
+    return tuple(_decoded(request, limits))
+
+
+def _decoded(request: Img2ImgRequest, limits: Limits) -> Iterator[Image.Image]:
+    left = limits.max_init_pixels
+    for text in request.init_images or ():
+        picture = decode(text, "init_images", left)
+        left -= picture.width * picture.height
+        yield picture
+
+
 def _check_results(inits: Inits, images: int, limits: Limits) -> None:
     """See that the results are not too large together: cropped ones become as large as the pictures."""
-    overlays = [inits.of(k).finish.overlay for k in range(images)]
+    finishes = [inits.of(k).finish for k in range(images)]
+    overlays = [finish.overlay or finish.original for finish in finishes]
     pixels = sum(overlay.width * overlay.height for overlay in overlays if overlay is not None)
     most = limits.max_pixels * limits.max_images
     if pixels > most:
@@ -125,6 +158,7 @@ def mask_blur(request: Img2ImgRequest) -> tuple[int, int]:
 
 def _preparation(request: Img2ImgRequest, options: Snapshot, mask: Image.Image | None) -> Preparation:
     blur_x, blur_y = mask_blur(request)
+    soft = always_on(request).soft_inpainting
     return Preparation(
         width=request.width,
         height=request.height,
@@ -133,7 +167,7 @@ def _preparation(request: Img2ImgRequest, options: Snapshot, mask: Image.Image |
         mask=mask,
         mask_blur_x=blur_x,
         mask_blur_y=blur_y,
-        is_mask_rounded=request.mask_round,
+        is_mask_rounded=request.mask_round and soft is None,
         invert=bool(request.inpainting_mask_invert),
         only_masked=request.inpaint_full_res,
         padding=request.inpaint_full_res_padding,
@@ -141,4 +175,5 @@ def _preparation(request: Img2ImgRequest, options: Snapshot, mask: Image.Image |
         colour_correction=options.flag("img2img_color_correction"),
         overlay=options.flag("overlay_inpaint"),
         conditioning_weight=options.number("inpainting_mask_weight"),
+        soft=soft,
     )

@@ -1,8 +1,10 @@
 """A request, resolved: its jobs, and what the answer will have to tell of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+
+from PIL import Image
 
 from sdserver.api.config import ApiConfig
 from sdserver.api.engine import Checkpoints
@@ -14,7 +16,8 @@ from sdserver.catalog.checkpoint import Checkpoint
 from sdserver.catalog.network_file import NetworkFile
 from sdserver.catalog.networks import Networks
 from sdserver.images.finish import Finish
-from sdserver.jobs.job import Job, Noise, Size
+from sdserver.images.infotext import InfoValue
+from sdserver.jobs.job import Img2Img, Noise, Recovery, Size, Txt2Img
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,30 @@ class Sources:
     networks: Networks
     config: ApiConfig
     now: datetime
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """What a script puts in the place of what the client sent, or beside it.
+
+    Attributes:
+        pictures: what img2img begins with, decoded; none: the request's `init_images`.
+        mask: the request's counts where `pictures` is empty.
+        latent_mask: see `images.img2img.Preparation`.
+        colours: see `images.img2img.Preparation`.
+        extra: see `Plan`.
+        recovery: see `jobs.job.Img2Img`.
+    """
+
+    pictures: tuple[Image.Image, ...] = ()
+    mask: Image.Image | None = None
+    latent_mask: Image.Image | None = None
+    colours: Image.Image | None = None
+    extra: Mapping[str, InfoValue] = field(default_factory=dict)
+    recovery: Recovery | None = None
+
+
+NOTHING_GIVEN = Given()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +112,13 @@ class PicturePlan:
 
     Attributes:
         finishes: one for each job, in order.
+        sent_mask: whether there was a mask picture.
         has_mask: whether something is masked: a blank mask may count as none.
         is_cropped: whether only the masked area is painted.
     """
 
     finishes: tuple[Finish, ...]
+    sent_mask: bool
     has_mask: bool
     is_cropped: bool
 
@@ -113,12 +142,13 @@ class Plan:
         embeddings: those whose names may stand in the prompts.
         missing: networks that the prompts name and that there are not.
         now: local time when the request came.
+        extra: what a script adds to the infotext, before all else that is added.
     """
 
     request: Request
     options: Snapshot
     overrides: Mapping[str, OptionValue]
-    jobs: tuple[Job, ...]
+    jobs: tuple[Txt2Img | Img2Img, ...]
     noises: tuple[Noise, ...]
     batch_size: int
     size: Size
@@ -134,6 +164,7 @@ class Plan:
     loras: tuple[NamedLora, ...] = ()
     embeddings: tuple[NetworkFile, ...] = ()
     missing: tuple[str, ...] = ()
+    extra: Mapping[str, InfoValue] = field(default_factory=dict)
 
     @property
     def timestamp(self) -> str:

@@ -37,6 +37,7 @@ def prompt_of(texts: Texts, options: Snapshot) -> Prompt:
         crop_left=options.whole("sdxl_crop_left"),
         high_aesthetic=options.number("sdxl_refiner_high_aesthetic_score"),
         low_aesthetic=options.number("sdxl_refiner_low_aesthetic_score"),
+        old_emphasis=options.flag("use_old_emphasis_implementation"),
     )
 
 

@@ -8,6 +8,7 @@ from sdserver.api.option_rules import OptionValue, check_served
 from sdserver.api.options import CHECKPOINT, Snapshot
 from sdserver.api.requests import Img2ImgRequest, Request, Txt2ImgRequest
 from sdserver.api.samplers import choose, choose_as_a1111
+from sdserver.api.translate.attention import attention_of, second_attention
 from sdserver.api.translate.filled import filled
 from sdserver.api.translate.hires import HiresParts, hires_of, hires_parts
 from sdserver.api.translate.models import Models, chosen_checkpoint
@@ -20,7 +21,7 @@ from sdserver.api.translate.networks import (
 )
 from sdserver.api.translate.noise import noises
 from sdserver.api.translate.pictures import Inits, init_pictures, job_mask
-from sdserver.api.translate.plan import PicturePlan, Plan, Sources, Texts, Wording
+from sdserver.api.translate.plan import NOTHING_GIVEN, Given, PicturePlan, Plan, Sources, Texts, Wording
 from sdserver.api.translate.prompts import prompt_of, read_prompt, texts_of
 from sdserver.api.translate.refiner import refined_passes, refiner_checkpoint, refiner_of
 from sdserver.api.translate.sampling import guidance_of, sampling_of
@@ -30,29 +31,30 @@ from sdserver.errors import UnknownCheckpoint
 from sdserver.jobs.job import Img2Img, Size, Start, Txt2Img
 
 
-def translate(request: Request, request_id: str, sources: Sources) -> Plan:
+def translate(request: Request, request_id: str, sources: Sources, given: Given = NOTHING_GIVEN) -> Plan:
     """Resolve a request. Pictures and long infotexts take time: call it in a worker thread for those.
 
     Args:
         request: the validated body.
         request_id: unique; the jobs' ids begin with it.
         sources: what it is resolved with.
+        given: what a script has for it.
 
     Raises:
         RequestError: the request cannot be served as it is.
         NotReady: no checkpoint is chosen.
     """
     request = filled(request, sources)
-    check_request(request)
+    check_request(request, quirks=sources.config.a1111_quirks)
     check_limits(request, sources.config.limits)
-    options, overrides = _options(request, sources)
-    plan = _common(request, options, overrides, sources)
+    options, overrides = options_of(request, sources)
+    plan = replace(_common(request, options, overrides, sources), extra=given.extra)
     if isinstance(request, Img2ImgRequest):
-        return _img2img(plan, request, request_id, sources)
+        return _img2img(plan, request, request_id, sources, given)
     return _txt2img(plan, request, request_id, sources)
 
 
-def _options(request: Request, sources: Sources) -> tuple[Snapshot, dict[str, OptionValue]]:
+def options_of(request: Request, sources: Sources) -> tuple[Snapshot, dict[str, OptionValue]]:
     """The options that hold for this request, and what it changes of them."""
     asked = request.override_settings or {}
     overrides = sources.options.parse(asked, "override_settings")
@@ -119,7 +121,8 @@ def _models(plan: Plan, texts: Sequence[Texts], sources: Sources) -> tuple[Plan,
     embeddings = possible_embeddings(words, sources.networks)
     asked = plan.request.tiling
     tiling = plan.options.flag("tiling") if asked is None else asked
-    models = Models(sources, plan.options, tiling, embeddings_of(embeddings))
+    attention = attention_of(plan.request, plan.options, plan.noises[0].seed)
+    models = Models(sources, plan.options, tiling, embeddings_of(embeddings), attention)
     missing = (*plan.missing, *refused_embeddings(words, sources.networks))
     plan = replace(plan, embeddings=embeddings, missing=missing, vae=models.vae(plan.checkpoint))
     return plan, models
@@ -138,6 +141,8 @@ def _txt2img(plan: Plan, request: Txt2ImgRequest, request_id: str, sources: Sour
     in_first, in_second = refined_passes(plan.options)
     base = _base(plan, request, models, found, is_refined=in_first)
     refiner = plan.refiner if in_second else None
+    attention = second_attention(plan.options, parts.sizes.upscale_to, plan.noises[0].seed)
+    models = replace(models, attention=attention)
     return _with_jobs(
         plan, request_id, replace(base, hires=hires_of(request, parts, plan.checkpoint, refiner, models))
     )
@@ -176,9 +181,9 @@ def _with_jobs(plan: Plan, request_id: str, base: Txt2Img) -> Plan:
     return replace(plan, jobs=tuple(jobs))
 
 
-def _img2img(plan: Plan, request: Img2ImgRequest, request_id: str, sources: Sources) -> Plan:
+def _img2img(plan: Plan, request: Img2ImgRequest, request_id: str, sources: Sources, given: Given) -> Plan:
     check_strength(request.denoising_strength or 0.0, is_exact=plan.options.flag("img2img_fix_steps"))
-    inits = init_pictures(request, plan.options, sources.config.limits)
+    inits = init_pictures(request, plan.options, sources.config.limits, given)
     plan, found = _with_networks(plan, sources)
     plan, models = _models(plan, [plan.texts], sources)
     used = plan.noises[: inits.batch_size * request.n_iter]
@@ -191,11 +196,13 @@ def _img2img(plan: Plan, request: Img2ImgRequest, request_id: str, sources: Sour
             init=inits.of(k).init,
             mask=job_mask(inits.of(k), plan.size, plan.options, plan.noises[k % inits.batch_size].seed),
             resize_latent=inits.of(k).resize_latent,
+            recovery=given.recovery,
         )
         for k, noise in enumerate(used)
     ]
     pictures = PicturePlan(
         tuple(inits.of(k).finish for k in range(len(jobs))),
+        sent_mask=given.mask is not None if given.pictures else bool(request.mask),
         has_mask=inits.prepared[0].mask is not None,
         is_cropped=inits.prepared[0].is_cropped,
     )
