@@ -15,8 +15,10 @@ from sdserver.api.middleware import TASK_SCOPE
 from sdserver.api.requests import Img2ImgRequest, Request
 from sdserver.api.services import Services
 from sdserver.api.work import Work
+from sdserver.errors import QueueFull
 
 KEY_HEADER = "Idempotency-Key"
+BUSY_SECONDS = 10
 
 Task = asyncio.Task[Result]
 Making = Callable[[Work], Coroutine[Any, Any, Result]]
@@ -68,12 +70,14 @@ def begin_work(
     Raises:
         InvalidField: the id or the idempotency key is no use.
         TaskExists: an unfinished request has that id.
+        QueueFull: too many requests are unfinished.
     """
     board = services.board
     key = http.headers.get(KEY_HEADER, "")
     fingerprint = _fingerprint(http, content) if key else ""
     entry = board.replayed(key, fingerprint) if key else None
     if entry is None:
+        _check_room(services)
         now = datetime.now().astimezone()
         entry = board.open(kind, wanted_id, now)
         entry.is_kept = is_kept or bool(key)
@@ -82,6 +86,13 @@ def begin_work(
         board.run(entry, make(Work(services, entry, now)))
     http.scope[TASK_SCOPE] = entry.id
     return entry
+
+
+def _check_room(services: Services) -> None:
+    """See that not too many requests are unfinished: some have not come as far as the engine's queue."""
+    unfinished = len(services.board.active())
+    if unfinished >= services.config.max_unfinished:
+        raise QueueFull(f"{unfinished} requests are unfinished; try again in {BUSY_SECONDS} s.", BUSY_SECONDS)
 
 
 def _fingerprint(http: HttpRequest, content: bytes | None) -> str:
@@ -116,7 +127,7 @@ async def result_or_left(services: Services, entry: Entry, receive: Receive) -> 
             if task.done() or services.config.finish_on_disconnect:
                 await asyncio.wait({task})
     except TimeoutError:
-        _give_up(entry)
+        entry.stop("drop")
         raise HTTPException(504, f"The request took longer than {limit:g} seconds.") from None
     except asyncio.CancelledError:
         _give_up(entry)

@@ -1,6 +1,7 @@
 """All requests that were accepted: the unfinished ones, and for a while those that ended."""
 
 import asyncio
+import contextlib
 import re
 import time
 import uuid
@@ -43,6 +44,7 @@ class Board:
         self._ended: dict[Entry, None] = {}
         self._keys: dict[str, tuple[str, Entry]] = {}
         self._last: Entry | None = None
+        self._followers: set[asyncio.Task[None]] = set()
 
     def open(self, kind: EntryKind, wanted_id: str | None, now: datetime) -> Entry:
         """A new entry.
@@ -134,6 +136,24 @@ class Board:
         """Its place among those that wait, from 1; 0 if it has begun."""
         waiting = self.waiting
         return waiting.index(entry) + 1 if entry in waiting else 0
+
+    def follow(self, task: "asyncio.Task[None]") -> None:
+        """Have `drained` wait for what comes after a request's end, too."""
+        self._followers.add(task)
+        task.add_done_callback(self._followers.discard)
+
+    async def drained(self, seconds: float) -> None:
+        """Wait until all requests ended and what follows them is done, then drop those that did not."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for entry in self.active():
+                    await entry.over()
+                if self._followers:
+                    await asyncio.wait(set(self._followers))
+        for entry in self.active():
+            entry.stop("drop")
+        for task in self._followers:
+            task.cancel()
 
     def forget(self, entry: Entry) -> None:
         """Throw away what is kept of an ended one."""

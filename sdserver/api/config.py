@@ -76,6 +76,8 @@ class ApiConfig:
         image_urls: whether pictures that requests name by http(s) address are fetched.
         keeps_history: whether the latest infotext is kept in `params.txt`.
         webhooks: whether addresses that clients name are told when their jobs end.
+        max_unfinished: requests that may be unfinished at once, those included that only decode pictures.
+        drain_seconds: how long unfinished requests are waited for when the server ends.
         job_results_bytes: memory for results that the job API keeps.
         job_results_seconds: how long it keeps a result at most.
         api_server_stop: whether clients may end the server.
@@ -101,6 +103,8 @@ class ApiConfig:
     image_urls: bool = False
     keeps_history: bool = True
     webhooks: bool = False
+    max_unfinished: int = 1000
+    drain_seconds: float = 0.0
     job_results_bytes: int = 256 * 10**6
     job_results_seconds: float = 3600.0
     api_server_stop: bool = False

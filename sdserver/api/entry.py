@@ -11,7 +11,7 @@ from sdserver.api.engine import Engine, Ticket
 from sdserver.api.failure import Failure
 from sdserver.engine.messages import PreviewMethod, StopMode
 from sdserver.jobs.events import Picture
-from sdserver.jobs.job import Job
+from sdserver.jobs.job import Enlarge, Job
 
 EntryKind = Literal["txt2img", "img2img", "extras"]
 EntryState = Literal["queued", "running", "completed", "failed", "cancelled"]
@@ -56,6 +56,11 @@ class Tally:
     done: int
     steps: int
     steps_done: int
+
+
+NOTHING: Final = Tally(0, 0, 0, 0)
+USUAL_STEPS: Final = 20
+"""Of an image, while none of the request's is known."""
 
 
 class Entry:
@@ -109,7 +114,9 @@ class Entry:
         self._state: EntryState = "queued"
         self._parts: list[Ticket] = []
         self._parts_begun = 0
-        self._past = self._tally = Tally(0, 0, 0, 0)
+        self._tally = NOTHING
+        self._past = {False: NOTHING, True: NOTHING}
+        self._share = 0.0
         self._past_previews = 0
         self._changes = 0
         self._changed = asyncio.Event()
@@ -127,19 +134,26 @@ class Entry:
 
     @property
     def tally(self) -> Tally:
-        """How far it is."""
+        """How far it is. Images to come count as many steps as those made before, on average."""
         if self.is_over:
             return self._tally
-        past, parts = self._past, self._parts
-        known = past.images + sum(len(part.jobs) for part in parts)
-        images = max(self.expected, known)
-        steps = past.steps + sum(part.steps_total for part in parts)
+        made, enlarged = (self._counted(is_enlarging) for is_enlarging in (False, True))
+        images = max(self.expected, made.images)
+        each = made.steps / made.images if made.images else USUAL_STEPS
         return Tally(
-            images,
-            past.done + sum(part.images_done for part in parts),
-            steps * images // known if known else steps,
-            past.steps_done + sum(part.steps_done for part in parts),
+            images + enlarged.images,
+            made.done + enlarged.done,
+            round(each * images) + enlarged.steps,
+            made.steps_done + enlarged.steps_done,
         )
+
+    @property
+    def share(self) -> float:
+        """How much is done, 0 to 1. It never falls: more work than was known has to be made up for first."""
+        tally = self.tally
+        if tally.steps:
+            self._share = max(self._share, min(1.0, tally.steps_done / tally.steps))
+        return self._share
 
     @property
     def previews(self) -> tuple[Picture, ...]:
@@ -225,20 +239,17 @@ class Entry:
         while not self.is_over:
             await self.changed(self._changes)
 
+    def _counted(self, is_enlarging: bool) -> Tally:
+        parts = (part for part in self._parts if _enlarges(part) == is_enlarging)
+        return _sum([self._past[is_enlarging], *map(_of, parts)])
+
     def _let_go_of_done_parts(self) -> None:
         """What they came to stays known, their pictures do not."""
-        done = [part for part in self._parts if part.state == "done"]
-        past = self._past
-        for part in done:
-            past = Tally(
-                past.images + len(part.jobs),
-                past.done + part.images_done,
-                past.steps + part.steps_total,
-                past.steps_done + part.steps_done,
-            )
+        for part in [part for part in self._parts if part.state == "done"]:
+            kind = _enlarges(part)
+            self._past[kind] = _sum([self._past[kind], _of(part)])
             self._past_previews += part.preview_step
             self._parts.remove(part)
-        self._past = past
 
     def begin(self) -> None:
         """Its work begins; where the engine does it, its parts tell that."""
@@ -258,3 +269,21 @@ class Entry:
         self._changes += 1
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _of(part: Ticket) -> Tally:
+    return Tally(len(part.jobs), part.images_done, part.steps_total, part.steps_done)
+
+
+def _sum(tallies: Sequence[Tally]) -> Tally:
+    return Tally(
+        sum(each.images for each in tallies),
+        sum(each.done for each in tallies),
+        sum(each.steps for each in tallies),
+        sum(each.steps_done for each in tallies),
+    )
+
+
+def _enlarges(part: Ticket) -> bool:
+    """Whether it makes no images of its own: its steps say nothing about those of images."""
+    return all(isinstance(job, Enlarge) for job in part.jobs)

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
-from weakref import WeakKeyDictionary
 
 from sdserver.api.board import Board
 from sdserver.api.entry import Entry
@@ -32,7 +31,6 @@ class Progress:
     def __init__(self, board: Board, clock: Callable[[], float] = time.time) -> None:
         self._board = board
         self._clock = clock
-        self._shown: WeakKeyDictionary[Entry, float] = WeakKeyDictionary()
 
     def stop(self, mode: StopMode) -> None:
         """End the oldest running request early; nothing happens when none runs."""
@@ -61,14 +59,8 @@ class Progress:
         return _response(progress, eta, state, entry.textinfo)
 
     def share(self, entry: Entry) -> tuple[float, float]:
-        """How much of an unfinished entry is done, above 0 to 1, and the seconds that the rest may take.
-
-        Where it turns out to be more work than was known before, the share stays until that is made up for.
-        """
-        tally = entry.tally
-        share = tally.steps_done / tally.steps if tally.steps else 0.0
-        progress = max(self._shown.get(entry, 0.0), min(1.0, FIRST_SHARE + share))
-        self._shown[entry] = progress
+        """How much of an unfinished entry is done, above 0 to 1, and the seconds that the rest may take."""
+        progress = min(1.0, FIRST_SHARE + entry.share)
         began = entry.created if entry.began is None else entry.began
         elapsed = max(0.0, self._clock() - began)
         return progress, elapsed / progress - elapsed

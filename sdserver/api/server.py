@@ -83,6 +83,7 @@ def _application(config: ApiConfig, services: Services, gate: Gate, pages: Seque
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
+        await services.board.drained(config.drain_seconds)
         services.workers.shutdown(wait=True, cancel_futures=True)
 
     app = FastAPI(

@@ -11,6 +11,7 @@ from sdserver.api.middleware import OnRequest
 from sdserver.api.option_sections import Freeze
 from sdserver.api.options import CHECKPOINT, CHECKPOINT_HASH, Options
 from sdserver.api.server import create_app
+from sdserver.app.servers import DRAIN_SECONDS
 from sdserver.catalog.catalog import Catalog
 from sdserver.catalog.networks import NetworkFolders, Networks
 from sdserver.engine.client import EngineClient
@@ -147,6 +148,8 @@ class Assembly:
             image_urls=settings.image_urls,
             keeps_history=not settings.no_prompt_history,
             webhooks=settings.webhooks,
+            max_unfinished=2 * settings.max_queue,
+            drain_seconds=DRAIN_SECONDS,
             job_results_bytes=settings.job_results_mb * 10**6,
             job_results_seconds=settings.job_results_seconds,
             api_server_stop=settings.api_server_stop,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sdserver.app.observation import Observation
-from sdserver.app.servers import Serving, bind, check_free
+from sdserver.app.servers import DRAIN_SECONDS, Serving, bind, check_free
 from sdserver.engine.client import EngineClient
 from sdserver.engine.config import EngineConfig
 from sdserver.engine.messages import FromEngine, LoadFailed
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 EXIT_OK, EXIT_FAILED = 0, 3
 FAILED_SECONDS = 10.0  # how long a failed node stays to be asked why before it exits
-DRAIN_SECONDS = 90
 Say = Callable[[str], None]
 
 
@@ -131,6 +130,7 @@ class Front:
             keep_alive=settings.timeout_keep_alive,
             grace=DRAIN_SECONDS,
             tls=(tls[0], tls[1]) if tls[0] and tls[1] else None,
+            has_lifespan=True,
         )
         await self._api.start()
         self._node.enter("ready", "")

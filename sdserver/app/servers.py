@@ -51,6 +51,10 @@ def check_free(host: str, port: int, flag: str) -> None:
     bind(host, port, flag).close()
 
 
+DRAIN_SECONDS = 90
+"""How long what was accepted may take when the server ends."""
+
+
 class Serving:
     """One application on one port.
 
@@ -59,6 +63,7 @@ class Serving:
         server_socket: from `bind`.
         keep_alive: seconds an idle connection stays open.
         grace: seconds that running requests get when the server ends.
+        has_lifespan: whether the application is told when the server ends, after its connections closed.
         tls: certificate and key (PEM) for HTTPS, or None.
     """
 
@@ -69,12 +74,13 @@ class Serving:
         *,
         keep_alive: int = 5,
         grace: int = 5,
+        has_lifespan: bool = False,
         tls: tuple[Path, Path] | None = None,
     ) -> None:
         certificate, key = tls or (None, None)
         config = uvicorn.Config(
             app,
-            lifespan="off",
+            lifespan="on" if has_lifespan else "off",
             log_config=None,
             access_log=False,
             server_header=False,

@@ -5,17 +5,19 @@ import gc
 import itertools
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy import JOB
 
 from sdserver.api.answer.answer import Encoded
 from sdserver.api.board import MAX_REMEMBERED, Board
 from sdserver.api.engine import Engine
-from sdserver.api.entry import ENDS, Entry
+from sdserver.api.entry import ENDS, USUAL_STEPS, Entry
 from sdserver.api.shelf import Shelf
 from sdserver.engine.messages import StopMode
 from sdserver.engine.ticket import Ticket
@@ -81,6 +83,11 @@ class Hand:
 
 def jobs_of(name: str, count: int = 1) -> list[Job]:
     return [Enlarge(f"{name}/{k}", DOT, Size(2, 2), "Lanczos", "") for k in range(count)]
+
+
+def images_of(name: str, count: int) -> list[Job]:
+    """Jobs of 3 steps."""
+    return [replace(JOB, id=f"{name}/{k}", sampling=replace(JOB.sampling, steps=3)) for k in range(count)]
 
 
 def engine_of(hand: Hand) -> Engine:
@@ -383,27 +390,45 @@ class TestEntry:
     def test_tally_of_parts(self) -> None:
         async def test(_board: Board, _clock: Clock) -> None:
             entry, hand, _ = self.entry()
-            first = entry.submit(engine_of(hand), jobs_of("a", 2))
+            first = entry.submit(engine_of(hand), images_of("a", 2))
             entry.expected = 4
             tally = entry.tally
-            assert (tally.images, tally.done, tally.steps, tally.steps_done) == (4, 0, 4, 0)
+            assert (tally.images, tally.done, tally.steps, tally.steps_done) == (4, 0, 12, 0)
             first.observe(Started("a/0"))
             first.observe(Previewed("a/0", 1, DOT))
             assert (entry.state, entry.previews, entry.preview_step) == ("running", (DOT,), 1)
             for name in ("a/0", "a/1"):
                 first.observe(Finished(name, DOT))
-            second = entry.submit(engine_of(hand), jobs_of("b", 2))
+            second = entry.submit(engine_of(hand), images_of("b", 2))
             assert [ticket.id for ticket in hand.tickets] == ["r", "r.1"]
             assert hand.continued == [False, True]
             second.observe(Finished("b/0", DOT))
             tally = entry.tally
-            assert (tally.images, tally.done, tally.steps, tally.steps_done) == (4, 3, 4, 3)
+            assert (tally.images, tally.done, tally.steps, tally.steps_done) == (4, 3, 12, 9)
             assert entry.preview_step == 1
-            third = entry.submit(engine_of(hand), jobs_of("c", 1))
+            third = entry.submit(engine_of(hand), images_of("c", 1))
             assert entry.tally.images == 5
             assert third.id == "r.2"
             entry.end("completed")
             assert (entry.tally.images, entry.tally.done) == (5, 3)
+
+        on_board(test)
+
+    def test_enlarging_says_nothing_about_the_steps_of_images_to_come(self) -> None:
+        async def test(_board: Board, _clock: Clock) -> None:
+            entry, hand, _ = self.entry()
+            entry.expected = 9
+            enlarging = entry.submit(engine_of(hand), jobs_of("a"))
+            assert (entry.tally.images, entry.tally.steps) == (10, 9 * USUAL_STEPS + 1)
+            enlarging.observe(Finished("a/0", DOT))
+            assert entry.share < 0.01
+            tiles = entry.submit(engine_of(hand), images_of("b", 9))
+            assert (entry.tally.images, entry.tally.steps) == (10, 9 * 3 + 1)
+            before = entry.share
+            for tile in tiles.jobs:
+                tiles.observe(Progress(tile.id, 1, 6))
+                assert entry.share >= before
+                before = entry.share
 
         on_board(test)
 
@@ -577,3 +602,34 @@ def test_places_count_from_one() -> None:
     board = Board(1, 1)
     entries = [board.open("txt2img", None, NOW) for _ in range(4)]
     assert [board.place(entry) for entry in entries] == list(itertools.islice(itertools.count(1), 4))
+
+
+def test_the_end_waits_for_what_was_accepted_and_drops_the_rest() -> None:
+    async def test(board: Board, _clock: Clock) -> None:
+        short = board.open("txt2img", "short", NOW)
+        gate = asyncio.Event()
+        told: list[str] = []
+
+        async def gated() -> Outcome:
+            await gate.wait()
+            return Outcome()
+
+        async def after() -> None:
+            await short.over()
+            told.append("short")
+
+        board.run(short, gated())
+        board.follow(asyncio.create_task(after()))
+        draining = asyncio.create_task(board.drained(60))
+        await settled()
+        assert not draining.done()
+        gate.set()
+        await draining
+        assert (short.state, told) == ("completed", ["short"])
+        long = board.open("txt2img", "long", NOW)
+        board.run(long, endless())
+        await board.drained(0.01)
+        await settled()
+        assert long.state == "cancelled"
+
+    on_board(test)

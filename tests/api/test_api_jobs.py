@@ -294,6 +294,35 @@ def test_results_that_are_gone(serve: Callable[..., Server]) -> None:
     assert server.request("GET", f"/v1/jobs/{job}/images/0").status_code == 410
 
 
+def test_results_are_weighed_with_what_they_repeat(serve: Callable[..., Server]) -> None:
+    server = serve(job_results_bytes=1_000_000)
+    jobs = [submitted(server, script_args=["x" * 700_000]) for _ in range(2)]
+    ended = [until(server, job, "completed") for job in jobs]
+    assert ended[1]["result"] is not None
+    assert look(server, jobs[0])["result_expired"] is True
+
+
+def test_too_many_unfinished_requests_are_refused(hands: Hands) -> None:
+    server, engine = hands(max_unfinished=2)
+    first = submitted(server)
+    submitted(server)
+    refused = submit(server)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "10")
+    engine.begin(0)
+    engine.finish(0)
+    until(server, first, "completed")
+    submitted(server)
+
+
+def test_a_request_that_takes_too_long_is_dropped_whatever_its_key(hands: Hands) -> None:
+    server, engine = hands(request_timeout=0.2)
+    answer = server.post("txt2img", FIELDS, headers={"Idempotency-Key": "k"})
+    assert answer.status_code == 504
+    (job,) = server.request("GET", "/v1/jobs").json()["jobs"]
+    assert until(server, job["id"], "cancelled")["stopped"] == "drop"
+    assert engine.stops
+
+
 def test_requests_of_other_routes_are_listed_without_their_results(serve: Callable[..., Server]) -> None:
     server = serve()
     answer = server.post("txt2img", FIELDS)
@@ -713,9 +742,7 @@ class TestWebhooks:
     def receive(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Receiver]]:
         running: list[Receiver] = []
         monkeypatch.setattr(job_routes, "Outbound", lambda: Outbound(allows=lambda _: True))
-        monkeypatch.setattr(
-            job_routes, "Webhooks", lambda post, describe: webhook.Webhooks(post, describe, (0.01,) * 3)
-        )
+        monkeypatch.setattr(job_routes, "Webhooks", lambda *parts: webhook.Webhooks(*parts, (0.01,) * 3))
 
         def start(*statuses: int) -> Receiver:
             running.append(Receiver(statuses))

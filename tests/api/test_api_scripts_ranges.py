@@ -1,6 +1,7 @@
 """Lists of values for axes, against AUTOMATIC1111's rules written out with NumPy."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -99,3 +100,15 @@ def test_what_is_refused_at_once(text: str) -> None:
 def test_numbers_are_finite_and_few(text: str) -> None:
     with pytest.raises(InvalidField):
         numbers([text])
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("read", [whole_numbers, numbers])
+@pytest.mark.parametrize("item", ["1-" + " " * 49_000 + "x", "1-2 " + "(" * 49_000, "1" * 49_000])
+def test_long_items_are_refused_at_once(read: Callable[[list[str]], object], item: str) -> None:
+    with pytest.raises(InvalidField):
+        read([item])
+
+
+def test_blanks_within_a_range_do_not_matter() -> None:
+    assert whole_numbers(["1  -" + " " * 9_000 + "3 ( +1 )"]) == [1, 2, 3]

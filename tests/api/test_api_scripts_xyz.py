@@ -473,3 +473,10 @@ def test_results_that_become_large_are_counted(serve: Callable[..., Server]) -> 
 def test_prompts_are_bounded_together(server: Server) -> None:
     body = plot(("Seed", "1-100"), prompt="a " * 20_000)
     assert "prompts are too long" in refusal(server, body)
+
+
+@pytest.mark.parametrize("size", ["900000x900000", "2049x64", "0x64"])
+def test_cells_of_no_possible_size_are_refused(served: Server, size: str) -> None:
+    response = served.post("txt2img", plot(("Seed", "1,2"), ("Size", size)))
+    assert response.status_code == 422
+    assert served.engine.jobs == []

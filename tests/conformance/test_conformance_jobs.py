@@ -3,15 +3,17 @@
 import base64
 import io
 import json
+import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from node import LOOPBACK, Node, together
+from node import LOOPBACK, Node, running, together
 from PIL import Image
 
-from tests.conformance.conftest import difference
+from tests.conformance.conftest import difference, make_data_dir
 
 FIELDS = {"prompt": "a cat on the moon", "steps": 12, "width": 64, "height": 64, "seed": 1234}
 BOX = (16, 16, 48, 48)
@@ -96,3 +98,14 @@ def test_openais_client(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         assert one.crop((0, 0, 64, 16)).tobytes() == other.crop((0, 0, 64, 16)).tobytes()
         assert one.crop(BOX).tobytes() != other.crop(BOX).tobytes()
+
+
+def test_a_node_that_ends_finishes_its_jobs_first(tmp_path: Path) -> None:
+    with running(make_data_dir(tmp_path)) as node:
+        node.wait_ready()
+        body = {"kind": "txt2img", "steps": 60, "width": 64, "height": 64, "save_images": True}
+        assert node.api("POST", "/v1/jobs", json=body).status_code == 202
+        node.wait_running()
+        node.signal(signal.SIGTERM)
+        assert node.exit_code() == 0
+    assert len(list((tmp_path / "outputs").rglob("*.png"))) == 1

@@ -205,7 +205,7 @@ def test_metrics(port: Port) -> None:
 def test_status(port: Port) -> None:
     port.reach("ready")
     port.node.observe(Loaded("/home/joe/models/m.safetensors", "sd1", "cuda:0", "float16", 3.25))
-    port.node.observe(Beat(MemoryFacts(1, 2, 3, 4), 0, 0))
+    port.node.observe(Beat(MemoryFacts(*range(1, 13)), 0, 0))
     port.node.observe(Failed("job/0", "OutOfMemory", "a red circle"))
     port.now = 7
     status = port.json("/status")
@@ -218,7 +218,20 @@ def test_status(port: Port) -> None:
         "dtype": "float16",
         "load_s": 3.25,
     }
-    assert status["memory"] == {"free": 1, "total": 2, "allocated": 3, "reserved": 4}
+    assert status["memory"] == {
+        "free": 1,
+        "total": 2,
+        "allocated": 3,
+        "reserved": 4,
+        "active": 5,
+        "inactive": 6,
+        "allocated_peak": 7,
+        "reserved_peak": 8,
+        "active_peak": 9,
+        "inactive_peak": 10,
+        "retries": 11,
+        "ooms": 12,
+    }
     assert status["engine"] == {"restarts": 0, "beat_age_s": 7}
     assert status["errors"] == [{"error": "OutOfMemory", "id": "job/0", "age_s": 7}]
     assert [c["state"] for c in status["history"]] == ["starting", "loading", "ready"]

@@ -36,6 +36,7 @@ class Answer:
         info: AUTOMATIC1111's `info`.
         save_error: why pictures could not be saved, None if they could.
         missing: networks that the prompts name and that there are not.
+        told_bytes: of parameters and info, about; see `weight`.
     """
 
     pictures: tuple[Encoded, ...]
@@ -43,6 +44,7 @@ class Answer:
     info: Mapping[str, Any]
     save_error: str | None = None
     missing: tuple[str, ...] = ()
+    told_bytes: int = 0
 
     @property
     def samples(self) -> tuple[Encoded, ...]:
@@ -52,7 +54,7 @@ class Answer:
     @property
     def size(self) -> int:
         """Bytes that keeping it takes, about."""
-        return sum(len(picture.data) for picture in self.pictures)
+        return sum(len(picture.data) for picture in self.pictures) + self.told_bytes
 
     @property
     def headers(self) -> dict[str, str]:
@@ -65,6 +67,11 @@ class Answer:
         images = [to_base64(picture.data) for picture in self.pictures]
         info = json.dumps(self.info)
         return orjson.dumps({"images": images, "parameters": self.parameters, "info": info})
+
+
+def weight(*parts: Mapping[str, Any]) -> int:
+    """Bytes that parameters and info take, about. Takes time: call it in a worker thread."""
+    return sum(len(orjson.dumps(part)) for part in parts)
 
 
 def header_text(text: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from sdserver.api.answer.answer import Answer, Encoded
+from sdserver.api.answer.answer import Answer, Encoded, weight
 from sdserver.api.answer.facts import Facts
 from sdserver.api.answer.info import info, infotext
 from sdserver.api.answer.keep import Told, file_of, keep, keep_inits
@@ -84,12 +84,14 @@ def render_answer(delivered: Delivered) -> Answer:
         RequestError: a picture is too large for the format that it is to be sent in.
     """
     plan = delivered.plan
+    parameters = echo(plan.request)
     return Answer(
         encoded(delivered.told, plan.options) if plan.request.send_images else (),
-        echo(plan.request),
+        parameters,
         delivered.info,
         delivered.save_error,
         plan.missing,
+        weight(parameters, delivered.info),
     )
 
 

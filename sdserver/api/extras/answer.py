@@ -31,7 +31,7 @@ class ExtrasAnswer:
     @property
     def size(self) -> int:
         """Bytes that keeping it takes, about."""
-        return sum(len(picture.data) for picture in self.pictures)
+        return sum(len(picture.data) for picture in self.pictures) + sum(map(len, self.infos))
 
     @property
     def headers(self) -> dict[str, str]:

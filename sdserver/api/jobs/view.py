@@ -86,8 +86,7 @@ def progress_of(entry: Entry) -> tuple[float, float | None]:
     """How much is done, 0 to 1, and the seconds that the rest may take, None while nothing is known."""
     if entry.state == "completed":
         return 1.0, 0.0
-    tally = entry.tally
-    share = min(1.0, tally.steps_done / tally.steps) if tally.steps else 0.0
+    share = entry.share
     if entry.is_over or share == 0:
         return share, None
     return share, entry.elapsed / share - entry.elapsed

@@ -28,23 +28,26 @@ class Webhooks:
     Args:
         post: sends it.
         describe: the job object.
+        remember: holds on to what is under way.
         waits: seconds before each try after the first.
     """
 
     def __init__(
-        self, post: Post, describe: Callable[[Entry], dict[str, Any]], waits: Sequence[float] = WAITS
+        self,
+        post: Post,
+        describe: Callable[[Entry], dict[str, Any]],
+        remember: Callable[[asyncio.Task[None]], None],
+        waits: Sequence[float] = WAITS,
     ) -> None:
         self._post = post
         self._describe = describe
         self._waits = waits
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._remember = remember
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
     def follow(self, entry: Entry, address: str) -> None:
         """Tell the address when the entry ends."""
-        task = asyncio.ensure_future(self._follow(entry, address))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._remember(asyncio.create_task(self._follow(entry, address)))
 
     async def _follow(self, entry: Entry, address: str) -> None:
         await entry.over()

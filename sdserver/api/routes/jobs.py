@@ -46,7 +46,9 @@ def job_routes(services: Services, pace: Pace | None = None) -> APIRouter:
     """
     router = APIRouter(prefix=JOBS, tags=["jobs"], route_class=RawPathRoute)
     outbound = Outbound() if services.config.webhooks else None
-    webhooks = Webhooks(outbound, lambda entry: job_of(services, entry)) if outbound else None
+    webhooks = None
+    if outbound:
+        webhooks = Webhooks(outbound, lambda entry: job_of(services, entry), services.board.follow)
 
     @router.post("", status_code=202, response_model=Job)
     async def submit(body: JobRequest, http: HttpRequest) -> JsonResponse:

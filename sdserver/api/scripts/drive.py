@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from PIL import Image
 
-from sdserver.api.answer.answer import Answer, Encoded
+from sdserver.api.answer.answer import Answer, Encoded, weight
 from sdserver.api.answer.keep import Told, keep
 from sdserver.api.answer.render import Delivered, echo, encoded, reason_of
 from sdserver.api.answer.shown import Keeping
 from sdserver.api.extras.plan import Target, check_network
-from sdserver.api.limits import MAX_SEED
+from sdserver.api.limits import check_limits
 from sdserver.api.requests import Img2ImgRequest, Request
 from sdserver.api.saving import check_folders, grid_rules, name_facts, picture_rules
 from sdserver.api.scripts.script import Context, Done, Enlarging, Outcome, Run, ScriptPicture, Steps
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 MAX_IMAGES: Final = 1000
 CELL: Final = 8
-LOWEST: Final = -(2**63)
-"""Of the whole numbers that an answer can repeat; `MAX_SEED` is the greatest."""
 
 
 async def run_script(work: Work, request: Request) -> Answer:
@@ -86,10 +84,11 @@ class _Drive:
     def _begin(self) -> Steps:
         request, work = self._request, self._work
         script = script_of(request)
-        _check_echo(request)
         bare = request.model_copy(update={"script_name": None, "script_args": [], "infotext": None})
         options, _ = options_of(bare.model_copy(deep=True), work.sources)
         limits = work.services.config.limits
+        # Runs have numbers of their own, which are checked again; scripts count on the request's too.
+        check_limits(bare, limits)
         pictures: tuple[Image.Image, ...] = ()
         mask = None
         if isinstance(request, Img2ImgRequest):
@@ -213,7 +212,9 @@ class _Drive:
                 if picture.is_told:
                     files += await in_thread(partial(encoded, [one], options))
         told_back = await in_thread(partial(echo, self._request))
-        return Answer(tuple(files), told_back, outcome.info, self._save_error, tuple(self._missing))
+        told_bytes = await in_thread(partial(weight, told_back, outcome.info))
+        missing = tuple(self._missing)
+        return Answer(tuple(files), told_back, outcome.info, self._save_error, missing, told_bytes)
 
     def _save(self, plan: Plan, picture: ScriptPicture, one: Told) -> None:
         saver = self._work.services.saver
@@ -234,18 +235,6 @@ def _advance(steps: Steps, sent: object) -> Sequence[Run] | Enlarging | Outcome:
     except StopIteration as end:
         outcome: Outcome = end.value
         return outcome
-
-
-def _check_echo(request: Request) -> None:
-    """See that an answer can repeat the request's whole numbers: runs may have others, which are checked.
-
-    Raises:
-        InvalidField: it cannot.
-    """
-    for field, value in request:
-        if isinstance(value, int) and not LOWEST <= value <= MAX_SEED:
-            message = f"The field {field!r} must be from {LOWEST:,} to {MAX_SEED:,}."
-            raise InvalidField(field, message)
 
 
 def _pixels(plan: Plan) -> int:

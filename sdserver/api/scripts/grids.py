@@ -20,6 +20,9 @@ MAX_LABEL: Final = 300
 """Characters of a label that are drawn."""
 MAX_LINES: Final = 24
 """Lines of a column's or row's labels that are drawn."""
+MAX_FONT: Final = 1000
+"""Pixels; cells that would have a larger one are refused when the sheet's size is known."""
+
 _STRIKE_WIDTH: Final = 4
 
 Box = tuple[int, int]
@@ -102,7 +105,7 @@ def layout(cell: Box, columns: Labels, rows: Labels, margin: int = 0) -> Layout:
         margin: pixels between cells.
     """
     width, height = cell
-    font_size = max(1, (width + height) // 25)
+    font_size = min(MAX_FONT, max(1, (width + height) // 25))
     spacing = font_size // 2
     left = width * 3 // 4 if any(label.text for labels in rows for label in labels) else 0
     above = tuple(_block(labels, font_size, width) for labels in columns)

@@ -14,6 +14,9 @@ MAX_VALUES: Final = 1000
 MAX_DIGITS: Final = 20
 """Of whole numbers; each seed has fewer."""
 
+MAX_ITEM: Final = 200
+"""Characters of a number or range."""
+
 T = TypeVar("T")
 N = TypeVar("N", int, float)
 
@@ -76,7 +79,12 @@ def numbers(items: Sequence[str]) -> list[float]:
 
 
 def _filled(items: Sequence[str]) -> list[str]:
-    return [item for item in items if item.strip()]
+    """The items that are not empty, runs of blanks as one: many would take the patterns long."""
+    filled = [" ".join(item.split()) for item in items]
+    for item in filled:
+        if len(item) > MAX_ITEM:
+            raise refused(f"{item[:MAX_SHOWN]!r}... is no number and no range: shorten it.")
+    return [item for item in filled if item]
 
 
 def _whole_numbers(item: str) -> Sequence[int]:
