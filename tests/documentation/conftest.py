@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
 from sdserver.api.config import ApiConfig
@@ -17,12 +18,14 @@ from sdserver.engine.config import EngineConfig
 from sdserver.ops.metrics import Metrics
 from sdserver.ops.server import maintenance_app
 from sdserver.ops.state import Node
-from sdserver.web.site import documentation_routes, page_routes
+from sdserver.web.site import documentation_routes, login_routes, page_routes
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 
 Routes = frozenset[str]
+RULE = re.compile(r"\|( -+ \|)+$")
+CELL_END = re.compile(r"(?<=\s)\|(?=\s|$)")
 
 
 def read(name: str) -> str:
@@ -35,6 +38,20 @@ def section(text: str, heading: str) -> str:
     assert found, heading
     level = len(heading) - len(heading.lstrip("#"))
     return re.split(rf"^#{{1,{level}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    """The cells of a text's tables, without heads and rules."""
+    lines = text.splitlines()
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        is_head, is_rule = RULE.match(following), RULE.match(line)
+        if line.startswith("| ") and not is_head and not is_rule:
+            yield [cell.strip() for cell in CELL_END.split(line.removeprefix("|"))[:-1]]
+
+
+def codes(text: str) -> list[str]:
+    """What stands between backticks."""
+    return re.findall(r"`([^`]*)`", text)
 
 
 class NoCatalog:
@@ -56,21 +73,28 @@ def client() -> EngineClient:
 
 
 @pytest.fixture(scope="session")
-def api_routes(client: EngineClient, tmp_path_factory: pytest.TempPathFactory) -> Routes:
-    """`GET /path` and the like, of port 8000, with the page."""
+def api(client: EngineClient, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
+    """The API with the page, all that may be switched on included."""
     folder = tmp_path_factory.mktemp("data")
     app: Any = create_app(
-        ApiConfig(folder, "test"),
+        ApiConfig(folder, "test", api_server_stop=True),
         client,
         NoCatalog(),
         Networks(NetworkFolders(), folder / "hashes.json"),
         Options(folder / "config.json"),
         lambda _route, _code, _seconds: None,
-        [*page_routes(), *documentation_routes()],
+        [*page_routes(), *documentation_routes(), *login_routes()],
     )
     while not hasattr(app, "routes"):  # the middleware around it
         app = getattr(app, "_app", None) or app.app
-    return frozenset(_named(app.routes))
+    assert isinstance(app, FastAPI)
+    return app
+
+
+@pytest.fixture(scope="session")
+def api_routes(api: FastAPI) -> Routes:
+    """`GET /path` and the like, of port 8000."""
+    return frozenset(_named(api.routes))
 
 
 @pytest.fixture(scope="session")

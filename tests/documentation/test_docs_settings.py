@@ -15,8 +15,10 @@ OPTIONS = {option.name for option in options()}
 FLAG = re.compile(r"(?<![\w-])--([a-zA-Z][\w-]*)")
 VARIABLE = re.compile(r"SDSERVER_[A-Z0-9_]*")
 OF_SURVEY = {"goldens", "group", "case", "quiet", "mix", "save", "jobs"}  # tests.conformance.survey
-OF_OTHER_PROGRAMS = {"help", "version", "build-arg"} | OF_SURVEY
-OF_TESTS = {"SDSERVER_", "SDSERVER_NAME", "SDSERVER_GOLDENS"}
+OF_BENCH = {"method", "cpu-time", "size", "rounds"}  # bench.previews
+OF_SCRIPTS = {"steps", "sd_model"}  # settings in a line of "Prompts from file or textbox"
+OF_OTHER_PROGRAMS = {"help", "version", "build-arg"} | OF_BENCH | OF_SURVEY | OF_SCRIPTS
+OF_TESTS = {"SDSERVER_", "SDSERVER_NAME", "SDSERVER_GOLDENS", "SDSERVER_FUZZ_EXAMPLES"}
 
 
 def test_the_document_is_up_to_date() -> None:

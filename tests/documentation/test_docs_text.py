@@ -8,12 +8,16 @@ from urllib.parse import unquote
 import pytest
 
 from sdserver.ops.state import MAY_FOLLOW
-from tests.documentation.conftest import DOCUMENTS, ROOT, read, section
+from tests.documentation.conftest import DOCUMENTS, ROOT, codes, read, rows, section
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^()\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 CONSTANT = re.compile(r"\| ([\d.]+) \| `([\w.]+):(\w+)(?:\.(\w+))?` \|")
+TEST = re.compile(r"`(test_\w+)`")
+GROUPED = ("api", "sampling", "programs", "bundle", "images")
+"""Packages whose files docs/structure.md tells of in groups."""
+
 UNFINISHED = re.compile(r"^@[A-Z]+@$", re.MULTILINE)
 
 
@@ -69,3 +73,28 @@ def test_constants_are_what_reliability_says() -> None:
 def test_every_state_of_the_node_is_told() -> None:
     for phase in MAY_FOLLOW:
         assert f"`{phase}`" in read("reliability.md")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_tests_that_are_named_are_there(path: Path) -> None:
+    named = set(TEST.findall(path.read_text(encoding="utf-8")))
+    files = (ROOT / "tests").rglob("test_*.py") if named else ()
+    there = {
+        name for file in files for name in re.findall(r"def (test_\w+)", file.read_text(encoding="utf-8"))
+    }
+    assert named <= there
+
+
+def test_structure_tells_of_every_file_of_the_larger_packages() -> None:
+    told = set()
+    for row in rows(read("structure.md")):
+        room, slash, _ = (codes(row[0]) or [""])[0].partition("/")
+        if slash:
+            told |= {f"{room}/{name.removeprefix(f'{room}/')}" for name in codes(row[0])}
+    there = {
+        f"{room}/{path.stem}"
+        for room in GROUPED
+        for path in (ROOT / "sdserver" / room).iterdir()
+        if (path.suffix == ".py" and path.stem != "__init__") or (path / "__init__.py").exists()
+    }
+    assert told == there
