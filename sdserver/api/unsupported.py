@@ -1,25 +1,8 @@
 """What AUTOMATIC1111 would act on and this version cannot: refused clearly, never ignored."""
 
-from typing import Final
-
 from sdserver.api.always_on import always_on
 from sdserver.api.requests import Img2ImgRequest, Request
 from sdserver.errors import InvalidField, MissingModel
-
-SELECTABLE_SCRIPTS: Final = frozenset(
-    {
-        "custom code",
-        "img2img alternative test",
-        "loopback",
-        "outpainting mk2",
-        "poor man's outpainting",
-        "prompt matrix",
-        "prompts from file or textbox",
-        "sd upscale",
-        "x/y/z plot",
-    }
-)
-MAX_SHOWN = 100
 
 
 def check_request(request: Request, *, quirks: bool = False) -> None:
@@ -33,7 +16,6 @@ def check_request(request: Request, *, quirks: bool = False) -> None:
         InvalidField: names the field and what to do.
         MissingModel: faces are to be restored.
     """
-    _check_script(request.script_name)
     always_on(request)
     if request.restore_faces and not quirks:
         message = (
@@ -50,10 +32,3 @@ def check_request(request: Request, *, quirks: bool = False) -> None:
 
 def _unsupported(field: str) -> InvalidField:
     return InvalidField(field, f"The field {field!r} is not supported by this version: leave it out.")
-
-
-def _check_script(name: str | None) -> None:
-    if name:
-        if name.lower() not in SELECTABLE_SCRIPTS:
-            raise InvalidField("script_name", f"Script '{name[:MAX_SHOWN]}' not found")
-        raise InvalidField("script_name", f"The script '{name}' is not supported by this version.")

@@ -188,7 +188,8 @@ def test_without_the_page_there_is_nothing_of_it(tmp_path: Path) -> None:
     assert gone == {
         "/app_id", "/config", "/info", "/queue/status", "/theme.css", "/web/app.js",
         "/internal/sysinfo", "/internal/sysinfo-download", "/internal/profile-startup",
-        "/internal/quicksettings-hint", "/sd_extra_networks/thumb", "/sd_extra_networks/cover-images",
+        "/internal/quicksettings-hint", "/internal/progress", "/internal/pending-tasks",
+        "/sd_extra_networks/thumb", "/sd_extra_networks/cover-images",
         "/sd_extra_networks/metadata", "/sd_extra_networks/get-single-card",
     }  # fmt: skip
     for path in gone:
