@@ -6,12 +6,16 @@ list of results. Calls with equal `batch_key` run as one batch.
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Final
 
 from torch import Tensor
 
 from sdserver.jobs.events import Picture, PreviewMethod
 from sdserver.jobs.job import Prompt, Size
 from sdserver.jobs.model import Model
+
+SHARED_LENGTHS: Final = frozenset(77 * chunks for chunks in (1, 2, 3, 4, 6, 12))
+"""Of contexts, in tokens, that may share a batch: 12 chunks are a multiple of each."""
 
 Key = tuple[Hashable, ...]
 """What calls must share to run as one batch; the first part names their kind."""
@@ -86,10 +90,10 @@ class Predict:
 
     def batch_key(self) -> Key:
         model, attention = self.model, self.model.attention.of_unet()
-        shape, tokens = tuple(self.x.shape), self.conditioning.context.shape[0]
+        tokens = self.conditioning.context.shape[0]
         drawn = self.evaluation if attention.unet else 0
         same = (model.checkpoint, model.adapters, model.tiling, attention, drawn)
-        return ("predict", *same, shape, tokens)
+        return ("predict", tuple(self.x.shape), *same, None if tokens in SHARED_LENGTHS else tokens)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,6 +142,25 @@ class Upscale:
         return ("upscale", self.upscaler, self.picture.width, self.picture.height)
 
 
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """Describe a picture by a network. Result: text.
+
+    Attributes:
+        network: its folder.
+        beams, min_length, max_length: see `jobs.job.Describe`.
+    """
+
+    network: str
+    picture: Picture
+    beams: int
+    min_length: int
+    max_length: int
+
+    def batch_key(self) -> Key:
+        return ("caption", self.network, self.beams, self.min_length, self.max_length)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Preview:
     """What a latent (channels, h, w) looks like, for the eyes alone. Result: `jobs.events.Picture`, of the
@@ -176,5 +199,5 @@ class Interrupted(Exception):
     """Thrown into a program to have it finish early with the picture it has so far."""
 
 
-DeviceCall = UseModel | EncodeText | Predict | Decode | Encode | Upscale | Preview
+DeviceCall = UseModel | EncodeText | Predict | Decode | Encode | Upscale | Caption | Preview
 Call = DeviceCall | Report

@@ -11,9 +11,9 @@ from sdserver.api.engine import Engine, Ticket
 from sdserver.api.failure import Failure
 from sdserver.engine.messages import PreviewMethod, StopMode
 from sdserver.jobs.events import Picture
-from sdserver.jobs.job import Enlarge, Job
+from sdserver.jobs.job import Job, WithoutCheckpoint
 
-EntryKind = Literal["txt2img", "img2img", "extras"]
+EntryKind = Literal["txt2img", "img2img", "extras", "interrogate"]
 EntryState = Literal["queued", "running", "completed", "failed", "cancelled"]
 ENDS: Final = frozenset({"completed", "failed", "cancelled"})
 
@@ -286,4 +286,4 @@ def _sum(tallies: Sequence[Tally]) -> Tally:
 
 def _enlarges(part: Ticket) -> bool:
     """Whether it makes no images of its own: its steps say nothing about those of images."""
-    return all(isinstance(job, Enlarge) for job in part.jobs)
+    return all(isinstance(job, WithoutCheckpoint) for job in part.jobs)

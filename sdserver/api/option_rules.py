@@ -84,6 +84,9 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "hypertile_max_depth_vae": (0, 3),
     "hypertile_max_tile_vae": (0, 8192),
     "hypertile_swap_size_vae": (1, 64),
+    "interrogate_clip_num_beams": (1, 16),
+    "interrogate_clip_min_length": (1, 128),
+    "interrogate_clip_max_length": (5, 256),
 }
 
 COLORS = frozenset(

@@ -74,8 +74,8 @@ def watch(entry: Entry, options: Snapshot) -> None:
 
 
 def _name(entry: Entry, done: int, count: int) -> str:
-    if entry.kind == "extras":
-        return "extras"
+    if entry.kind in ("extras", "interrogate"):
+        return entry.kind
     return f"scripts_{entry.kind}" if count == 1 else f"Batch {done + 1} out of {count}"
 
 

@@ -180,6 +180,7 @@ def networks_of(settings: Settings) -> Networks:
         vae=_given(models / "VAE", settings.vae_dir),
         beside_checkpoints=_given(models / "Stable-diffusion", settings.ckpt_dir),
         vae_path=settings.vae_path,
+        blip=models / "BLIP",
     )
     return Networks(folders, data / ".cache" / "network-hashes.json", allow_pickle=settings.allow_pickle)
 

@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from sdserver.bundle.adapters.adapted import OVERLAY_BYTES, Adapted
+from sdserver.bundle.captioner import Captioners
 from sdserver.bundle.colours import Palettes, cheap
+from sdserver.bundle.contexts import joined
 from sdserver.bundle.device import Attention, Precision, resolve
 from sdserver.bundle.embeddings import EmbeddingFiles
 from sdserver.bundle.load import prepare
@@ -25,6 +27,7 @@ from sdserver.bundle.upscaler import Upscalers
 from sdserver.bundle.vae import as_batch
 from sdserver.bundle.vae_file import Autoencoders
 from sdserver.calls import (
+    Caption,
     Conditioning,
     Decode,
     DeviceCall,
@@ -39,7 +42,7 @@ from sdserver.errors import EngineFailure, OutOfMemory
 from sdserver.jobs.events import Picture
 from sdserver.jobs.model import Model, ModelFacts
 
-Result = ModelFacts | Conditioning | torch.Tensor | Picture | Exception
+Result = ModelFacts | Conditioning | torch.Tensor | Picture | str | Exception
 CallT = TypeVar("CallT", bound=DeviceCall)
 
 
@@ -104,6 +107,7 @@ class Bundle:
         self._aside: OrderedDict[str, _Loaded] = OrderedDict()
         self._embeddings = EmbeddingFiles(allow_pickle=allow_pickle)
         self._upscalers = Upscalers(self._placement, allow_pickle=allow_pickle)
+        self._captioners = Captioners(self._placement)
         folder = Path(approx_dir) if approx_dir else None
         self._palettes = Palettes()
         self._small = SmallDecoders(folder, self._placement, allow_pickle=allow_pickle)
@@ -139,13 +143,18 @@ class Bundle:
         An accelerator's checkpoints move to the CPU's memory, from where they come back quickly; on a CPU
         that would free nothing, so they are dropped there and are read from their files again.
         """
-        self._upscalers.clear()
-        self._small.clear()
+        self._drop_what_stands_beside()
         while self._loaded:
             checkpoint, loaded = self._loaded.popitem(last=False)
             if self._sets_aside and self._moved(loaded, torch.device("cpu")):
                 self._aside[checkpoint] = loaded
         release(self._placement.device)
+
+    def _drop_what_stands_beside(self) -> None:
+        """Drop the networks that are no part of a checkpoint."""
+        self._upscalers.clear()
+        self._captioners.clear()
+        self._small.clear()
 
     def _brought_back(self, checkpoint: str) -> bool:
         """Put a checkpoint on the device that was set aside; False if it was not, or does not fit."""
@@ -198,7 +207,7 @@ class Bundle:
             case Decode(model):
                 loaded = self._use(model)
                 return self._split([c for c in calls if isinstance(c, Decode)], lambda c: _decode(loaded, c))
-            case Upscale() | Preview():
+            case Upscale() | Caption() | Preview():
                 return self._run_beside(calls)
             case Encode(model):
                 loaded = self._use(model)
@@ -208,10 +217,17 @@ class Bundle:
         """Calls that no checkpoint is loaded for."""
         if isinstance(calls[0], Upscale):
             return self._split([c for c in calls if isinstance(c, Upscale)], self._upscale)
+        if isinstance(calls[0], Caption):
+            return self._split([c for c in calls if isinstance(c, Caption)], self._caption)
         return self._preview([c for c in calls if isinstance(c, Preview)])
 
     def _upscale(self, calls: Sequence[Upscale]) -> list[Result]:
         return [self._upscalers.enlarge(call.upscaler, call.picture) for call in calls]
+
+    def _caption(self, calls: Sequence[Caption]) -> list[Result]:
+        first, pictures = calls[0], [call.picture for call in calls]
+        lengths = (first.min_length, first.max_length)
+        return list(self._captioners.describe(first.network, pictures, first.beams, *lengths))
 
     def _preview(self, calls: Sequence[Preview]) -> list[Result]:
         """Looks at latents; nothing is loaded for them but the small autoencoder."""
@@ -274,8 +290,7 @@ class Bundle:
             return loaded
         self._loaded.clear()
         self._aside.clear()
-        self._upscalers.clear()
-        self._small.clear()
+        self._drop_what_stands_beside()
         release(self._placement.device)
         raise OutOfMemory(
             "The device's memory does not suffice to load the checkpoint: choose a smaller one."
@@ -327,7 +342,7 @@ def _predict(loaded: _Loaded, calls: Sequence[Predict]) -> list[Result]:
         predicted = loaded.network.predict(
             as_batch([call.x for call in rows]),
             torch.tensor([call.timestep for call in rows], dtype=torch.float32),
-            as_batch([call.conditioning.context for call in rows]),
+            joined([call.conditioning.context for call in rows]),
             as_batch(vectors) if vectors else None,
             rows[0].model.attention,
             rows[0].evaluation,

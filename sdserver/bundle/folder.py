@@ -3,8 +3,7 @@
 Class names in the folder are compared with those that are served, never imported.
 """
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+from sdserver.bundle.configuration import Json, read_json
 from sdserver.bundle.device import Placement
 from sdserver.bundle.parts import Parts
 from sdserver.bundle.schedule import TIMESTEPS, scaled_linear, zero_terminal_snr
@@ -21,7 +21,6 @@ from sdserver.bundle.spec import Spec, TextKind
 from sdserver.errors import UnreadableCheckpoint, UnsupportedCheckpoint
 from sdserver.jobs.model import Family
 
-_MAX_JSON = 1 << 20
 _CLASSES: Final = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
@@ -29,8 +28,6 @@ _CLASSES: Final = {
     "text_encoder_2": ("CLIPTextModelWithProjection",),
 }
 _PREDICTIONS: Final = {"epsilon": "epsilon", "v_prediction": "v"}
-
-Json = Mapping[str, object]
 
 
 def prepare_folder(path: Path) -> Callable[[Placement], Parts]:
@@ -58,7 +55,7 @@ def prepare_folder(path: Path) -> Callable[[Placement], Parts]:
 
 def _places(path: Path) -> tuple[str, ...]:
     """The folder's networks, checked to be of served kinds."""
-    index = _json(path / "model_index.json")
+    index = read_json(path / "model_index.json")
     found: list[str] = []
     for name, classes in _CLASSES.items():
         entry = index.get(name)
@@ -78,9 +75,9 @@ def _places(path: Path) -> tuple[str, ...]:
 
 
 def _spec(path: Path, places: tuple[str, ...]) -> Spec:
-    unet = _json(path / "unet" / "config.json")
-    vae = _json(path / "vae" / "config.json")
-    noise = _json(path / "scheduler" / "scheduler_config.json")
+    unet = read_json(path / "unet" / "config.json")
+    vae = read_json(path / "vae" / "config.json")
+    noise = read_json(path / "scheduler" / "scheduler_config.json")
     family, kinds = _family(path, places)
     in_channels, out_channels = _integer(unet, "in_channels", 4), _integer(unet, "out_channels", 4)
     vector = unet.get("projection_class_embeddings_input_dim")
@@ -110,7 +107,7 @@ def _spec(path: Path, places: tuple[str, ...]) -> Spec:
 def _family(path: Path, places: tuple[str, ...]) -> tuple[Family, tuple[TextKind, ...]]:
     if "text_encoder_2" in places:
         return "sdxl", ("clip", "open_clip") if "text_encoder" in places else ("open_clip",)
-    is_clip = _json(path / "text_encoder" / "config.json").get("hidden_act") == "quick_gelu"
+    is_clip = read_json(path / "text_encoder" / "config.json").get("hidden_act") == "quick_gelu"
     return ("sd1", ("clip",)) if is_clip else ("sd2", ("open_clip",))
 
 
@@ -163,18 +160,6 @@ def _take_whole_vector(unet: Any) -> None:
     if unet.config.addition_embed_type == "text_time":
         unet.class_embedding, unet.add_embedding = unet.add_embedding, None
         unet.register_to_config(class_embed_type="projection", addition_embed_type=None)
-
-
-def _json(path: Path) -> Json:
-    try:
-        if path.stat().st_size > _MAX_JSON:
-            raise UnreadableCheckpoint(f"{path} is longer than {_MAX_JSON} bytes: it is no configuration.")
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnreadableCheckpoint(f"{path} cannot be read, download the folder again: {error}") from error
-    if not isinstance(content, dict):
-        raise UnreadableCheckpoint(f"{path} is no configuration: it holds no object.")
-    return content
 
 
 def _integer(content: Json, name: str, default: int) -> int:

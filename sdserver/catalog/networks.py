@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdserver.catalog import vaes
+from sdserver.catalog.captioners import find_captioner
 from sdserver.catalog.embedding_picture import ENDINGS as PICTURE_ENDINGS
 from sdserver.catalog.embeddings import EmbeddingFacts, carried_name, is_picture, read_embedding, text_width
 from sdserver.catalog.file_facts import FileFacts, Stamp, stamp_of
@@ -46,6 +47,7 @@ class NetworkFolders:
         vae: any file in them is a VAE.
         beside_checkpoints: where only `*.vae.safetensors` (and `.vae.pt`, `.vae.ckpt`) are VAEs.
         vae_path: A1111's `--vae-path`: the VAE of every picture, if given.
+        blip: where the network lies that describes pictures.
     """
 
     lora: Sequence[Path] = ()
@@ -56,6 +58,7 @@ class NetworkFolders:
     vae: Sequence[Path] = ()
     beside_checkpoints: Sequence[Path] = ()
     vae_path: Path | None = None
+    blip: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,14 @@ class Networks:
     def upscalers(self) -> tuple[NetworkFile, ...]:
         """Every upscaling network, by name without regard to case."""
         return tuple(self._lists.upscalers.values())
+
+    def captioner(self) -> Path:
+        """The folder of the network that describes pictures, looked for now: call it in a worker thread.
+
+        Raises:
+            MissingModel: there is none.
+        """
+        return find_captioner(self._folders.blip)
 
     def embeddings_for(self, checkpoint: str) -> "FittingEmbeddings":
         """The textual inversions, parted by whether their vectors are as wide as a checkpoint's.

@@ -16,6 +16,11 @@ class Batchable(Protocol):
 CallT = TypeVar("CallT", bound=Batchable)
 
 
+def shared_key(call: Batchable) -> Key:
+    """The call's own: as many calls as can share its batch."""
+    return call.batch_key()
+
+
 @dataclass(frozen=True, slots=True)
 class Pending(Generic[CallT]):
     """A call that waits for its batch.
@@ -40,10 +45,12 @@ class Batcher(Generic[CallT]):
 
     Args:
         row_budget: how many rows a batch of a key may have, at least 1.
+        key_of: a call's key.
     """
 
-    def __init__(self, row_budget: Callable[[Key], int]) -> None:
+    def __init__(self, row_budget: Callable[[Key], int], key_of: Callable[[CallT], Key] = shared_key) -> None:
         self._row_budget = row_budget
+        self._key_of = key_of
         self._waiting: list[Pending[CallT]] = []
 
     def __len__(self) -> int:
@@ -55,7 +62,7 @@ class Batcher(Generic[CallT]):
 
     def add(self, owner: str, calls: list[CallT]) -> None:
         """Let the calls wait; slots number them from 0."""
-        self._waiting += [Pending(owner, slot, call, call.batch_key()) for slot, call in enumerate(calls)]
+        self._waiting += [Pending(owner, slot, call, self._key_of(call)) for slot, call in enumerate(calls)]
 
     def drop(self, owner: str) -> None:
         """Forget all calls of a job."""

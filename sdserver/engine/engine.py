@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sdserver.calls import DeviceCall, Interrupted, Report, Upscale, UseModel
+from sdserver.calls import Caption, DeviceCall, Interrupted, Report, Upscale, UseModel
 from sdserver.engine.batcher import Batcher, Pending
 from sdserver.engine.messages import (
     BatchRan,
@@ -27,7 +27,7 @@ from sdserver.engine.messages import (
 from sdserver.engine.previews import PreviewBudget, Previews
 from sdserver.errors import EngineFailure, SdServerError
 from sdserver.jobs.events import Cancelled, Failed, Finished, Progress, Started
-from sdserver.jobs.job import Enlarge, Job
+from sdserver.jobs.job import Describe, Enlarge, Job, WithoutCheckpoint
 from sdserver.jobs.model import Model, ModelFacts
 from sdserver.programs.program import Outcome, Program, ProgramTable
 
@@ -194,12 +194,12 @@ class Engine:
                     self._load(checkpoint)
                 case Unload():
                     self._unload()
-                case Enlarge() as job:
+                case Enlarge() | Describe() as job:
                     self._begin(job)
                 case job:
                     self._checkpoint = job.model.checkpoint
                     self._begin(job)
-        for job in [item for item in self._waiting if isinstance(item, Enlarge)]:
+        for job in [item for item in self._waiting if isinstance(item, WithoutCheckpoint)]:
             if len(self._running) >= self._max_running:
                 return
             self._waiting.remove(job)
@@ -207,11 +207,11 @@ class Engine:
 
     def _may_begin(self, item: Job | Load | Unload) -> bool:
         """Whether what is on its way lets it begin."""
-        if isinstance(item, Enlarge):
+        if isinstance(item, WithoutCheckpoint):
             return True
         if self._parked:
             return False
-        if all(isinstance(running.job, Enlarge) for running in self._running.values()):
+        if all(isinstance(running.job, WithoutCheckpoint) for running in self._running.values()):
             return True
         match item:
             case Unload():
@@ -278,9 +278,7 @@ class Engine:
                 wanted = running.program.send(None)
         except StopIteration as end:
             self._forget(job_id)
-            outcome: Outcome = end.value
-            new_parts = outcome.new_parts
-            self._emit(Finished(job_id, outcome.picture, outcome.interrupted, outcome.used, new_parts))
+            self._emit(_finished(job_id, end.value))
         except Interrupted:
             self._forget(job_id)
             self._emit(Cancelled(job_id))
@@ -329,7 +327,13 @@ class Engine:
 
 def _checkpoint_of(call: DeviceCall) -> str | None:
     """The checkpoint that a call runs on, None if it needs none."""
-    return None if isinstance(call, Upscale) else call.model.checkpoint
+    return None if isinstance(call, Upscale | Caption) else call.model.checkpoint
+
+
+def _finished(job_id: str, outcome: Outcome) -> Finished:
+    return Finished(
+        job_id, outcome.picture, outcome.interrupted, outcome.used, outcome.new_parts, outcome.text
+    )
 
 
 def _describe(error: object) -> tuple[str, str]:

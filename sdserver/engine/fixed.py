@@ -7,8 +7,15 @@ a row's place. So every batch is filled up to its budget, and texts are encoded 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sdserver.calls import DeviceCall, Key
+from sdserver.calls import DeviceCall, Key, Predict
 from sdserver.engine.engine import Device
+
+
+def exact_key(call: DeviceCall) -> Key:
+    """The call's batch key, and the length of its context: what shares a batch is computed alike."""
+    if isinstance(call, Predict):
+        return (*call.batch_key(), call.conditioning.context.shape[0])
+    return call.batch_key()
 
 
 class FixedBatches:

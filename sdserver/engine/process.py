@@ -10,10 +10,10 @@ from multiprocessing.connection import Connection
 import torch
 
 from sdserver.bundle.bundle import Bundle
-from sdserver.engine.batcher import Batcher, Key
+from sdserver.engine.batcher import Batcher, Key, shared_key
 from sdserver.engine.config import EngineConfig
 from sdserver.engine.engine import Engine
-from sdserver.engine.fixed import FixedBatches
+from sdserver.engine.fixed import FixedBatches, exact_key
 from sdserver.engine.messages import (
     Beat,
     FromEngine,
@@ -40,14 +40,14 @@ DECODE_ROWS = 2
 def row_budget(max_batch_rows: int) -> Callable[[Key], int]:
     """Rows a batch of a key may have: fewer for latents larger than those of 512x512 pixels.
 
-    Pictures are decoded few at a time, so that a decode never stalls the others' steps for long.
+    Pictures are decoded, and described, few at a time, so that they never stall the others' steps for long.
     """
 
     def budget(key: Key) -> int:
         match key:
-            case ("predict", _, (_, int(height), int(width)), *_):
+            case ("predict", (_, int(height), int(width)), *_):
                 return max(2, min(max_batch_rows, max_batch_rows * FULL_LATENT_AREA // (height * width)))
-            case ("decode" | "encode", *_):
+            case ("decode" | "encode" | "caption", *_):
                 return DECODE_ROWS
             case _:
                 return TEXT_ROWS
@@ -75,7 +75,8 @@ def run(pipe: Connection, config: EngineConfig) -> None:
         return
     budget = row_budget(config.max_batch_rows)
     device = FixedBatches(bundle, budget) if config.deterministic else bundle
-    engine = Engine(device, program_for, Batcher(budget), pipe.send, config.max_running)
+    batcher = Batcher(budget, exact_key if config.deterministic else shared_key)
+    engine = Engine(device, program_for, batcher, pipe.send, config.max_running)
 
     def memory() -> MemoryFacts:
         return MemoryFacts(**bundle.memory_facts()._asdict())

@@ -10,7 +10,7 @@ from sdserver import errors
 from sdserver.engine.messages import PreviewMethod, StopMode, Watch
 from sdserver.errors import CheckpointError, EngineFailure, JobError, RequestError
 from sdserver.jobs.events import Cancelled, Failed, Finished, JobEvent, Picture, Previewed, Progress, Started
-from sdserver.jobs.job import Enlarge, Job
+from sdserver.jobs.job import Job, WithoutCheckpoint
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ class Ticket:
 
 def _steps(job: Job) -> int:
     """How many evaluations a job counts before it has told."""
-    return 1 if isinstance(job, Enlarge) else job.sampling.steps
+    return 1 if isinstance(job, WithoutCheckpoint) else job.sampling.steps
 
 
 def error_of(event: Failed) -> JobError | CheckpointError | RequestError:

@@ -63,12 +63,14 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The picture is there.
+    """The picture is there, or what it shows.
 
     Attributes:
+        picture: of no size where a picture was described: the client has it.
         interrupted: sampling was ended early on request.
         new_parts: how much of the picture is new, (height // 8) * (width // 8) bytes, where soft inpainting
             found that; else empty.
+        text: what a picture shows, where that was asked; else empty.
     """
 
     job: str
@@ -76,6 +78,7 @@ class Finished:
     interrupted: bool = False
     used: Used = Used()
     new_parts: bytes = b""
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -337,4 +337,24 @@ class Enlarge:
     factor: float = 0.0
 
 
-Job = Txt2Img | Img2Img | Enlarge
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """What a picture shows, in words. It needs no checkpoint.
+
+    Attributes:
+        network: folder of the captioning network.
+        beams: of the search for the likeliest words, 1 for the greedy one.
+        min_length, max_length: of the text in tokens, as AUTOMATIC1111 counts them: with the start mark and
+            the words "a picture of", which the text is made to go on from.
+    """
+
+    id: str
+    picture: Picture
+    network: str
+    beams: int
+    min_length: int
+    max_length: int
+
+
+WithoutCheckpoint = Enlarge | Describe
+Job = Txt2Img | Img2Img | WithoutCheckpoint

@@ -17,13 +17,14 @@ class Outcome:
 
     Attributes:
         interrupted: sampling was ended early on request.
-        new_parts: see `jobs.events.Finished`.
+        new_parts, text: see `jobs.events.Finished`.
     """
 
     picture: Picture
     interrupted: bool = False
     used: Used = NOTHING_USED
     new_parts: bytes = b""
+    text: str = ""
 
 
 # What is sent in depends on the call that was yielded (see `sdserver.calls`), hence Any.

@@ -1,6 +1,7 @@
 """Which program does which job."""
 
-from sdserver.jobs.job import Enlarge, Img2Img, Job, Txt2Img
+from sdserver.jobs.job import Describe, Enlarge, Img2Img, Job, Txt2Img
+from sdserver.programs.describe import describe
 from sdserver.programs.enlarge import enlarge
 from sdserver.programs.img2img import img2img
 from sdserver.programs.program import Program
@@ -16,3 +17,5 @@ def program_for(job: Job) -> Program:
             return img2img(job)
         case Enlarge():
             return enlarge(job)
+        case Describe():
+            return describe(job)

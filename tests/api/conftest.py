@@ -24,7 +24,7 @@ from sdserver.engine.messages import Loaded, MemoryFacts, StopMode
 from sdserver.engine.ticket import Ticket
 from sdserver.errors import QueueFull, UnknownCheckpoint, UnreadableCheckpoint
 from sdserver.jobs.events import Cancelled, Failed, Finished, JobEvent, Picture, Progress, Started, Used
-from sdserver.jobs.job import Enlarge, Job, Txt2Img
+from sdserver.jobs.job import Describe, Enlarge, Job, Txt2Img, WithoutCheckpoint
 from sdserver.prompt.styles import Style
 from sdserver.web.site import documentation_routes, login_routes, page_routes
 
@@ -41,14 +41,25 @@ def picture_of(job: Job) -> Picture:
     """What the fake engine makes: the latent's size, the seed in every value; black where it enlarges."""
     if isinstance(job, Enlarge):
         return Picture(job.size.width, job.size.height, bytes(job.size.width * job.size.height * 3))
+    if isinstance(job, Describe):
+        return Picture(0, 0, b"")
     size = job.hires.size if isinstance(job, Txt2Img) and job.hires else job.size
     width, height = size.width // 8 * 8, size.height // 8 * 8
     return Picture(width, height, bytes([job.noise.seed % 251]) * (width * height * 3))
 
 
+def text_of(job: Job) -> str:
+    """What the fake engine makes of a picture: its size and colour, and what else it was asked."""
+    if not isinstance(job, Describe):
+        return ""
+    colour = tuple(job.picture.pixels[:3])
+    asked = (job.beams, job.min_length, job.max_length)
+    return f"{job.picture.width}x{job.picture.height} of {colour} by {Path(job.network).name} {asked}"
+
+
 def used_by(job: Job) -> Used:
     """What an engine would find while it works on the job."""
-    if isinstance(job, Enlarge):
+    if isinstance(job, WithoutCheckpoint):
         return Used()
     prompts = (job.prompt.positive.lower(), job.prompt.negative.lower())
     refiners = [job.refiner, job.hires.refiner if isinstance(job, Txt2Img) and job.hires else None]
@@ -92,7 +103,7 @@ class FakeEngine:
         self._tickets.append(ticket)
         ticket.observe(Started(jobs[0].id))
         if self.held:
-            steps = 1 if isinstance(jobs[0], Enlarge) else jobs[0].sampling.steps
+            steps = 1 if isinstance(jobs[0], WithoutCheckpoint) else jobs[0].sampling.steps
             ticket.observe(Progress(jobs[0].id, steps // 2, steps))
         else:
             asyncio.get_running_loop().call_soon(self._finish, ticket)
@@ -125,14 +136,14 @@ class FakeEngine:
             if self.failure:
                 ticket.observe(Failed(job.id, self.failure, "The device's memory does not suffice."))
             else:
-                ticket.observe(Finished(job.id, picture_of(job), used=used_by(job)))
+                ticket.observe(Finished(job.id, picture_of(job), used=used_by(job), text=text_of(job)))
 
     def _stop(self, job_ids: Sequence[str], mode: StopMode) -> None:
         self.stops.append((tuple(job_ids), mode))
         jobs = {job.id: job for job in self.jobs}
         ticket = next(t for t in self._tickets if any(job.id == job_ids[0] for job in t.jobs))
         for place, job_id in enumerate(job_ids):
-            if mode == "drop" or place > 0:
+            if mode == "drop" or place > 0 or isinstance(jobs[job_id], Describe):
                 ticket.observe(Cancelled(job_id))
             else:
                 ticket.observe(Finished(job_id, picture_of(jobs[job_id]), interrupted=True))

@@ -246,7 +246,7 @@ def test_what_is_masked_is_kept_from_the_second_loop_on(server: Server) -> None:
 
 
 @pytest.mark.parametrize("interrogator", ["CLIP", "DeepBooru"])
-def test_pictures_are_not_described(server: Server, interrogator: str) -> None:
+def test_pictures_are_not_described_without_a_network(server: Server, interrogator: str) -> None:
     response = server.post("img2img", body_of(LOOPBACK, [2, 0.5, "Linear", interrogator]))
     assert response.status_code == 501
     assert interrogator in response.text

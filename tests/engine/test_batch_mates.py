@@ -7,7 +7,7 @@ from itertools import count as ticking
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from toy import ToyDevice, toy_enlarge, toy_hires, toy_img2img, toy_job, toy_mask, toy_refiner
+from toy import ToyDevice, toy_describe, toy_enlarge, toy_hires, toy_img2img, toy_job, toy_mask, toy_refiner
 
 from sdserver.engine.batcher import Batcher
 from sdserver.engine.engine import Engine
@@ -16,6 +16,7 @@ from sdserver.jobs.events import Cancelled, Failed, Finished, Previewed, Started
 from sdserver.jobs.model import Model
 from sdserver.programs.table import program_for
 
+WITHOUT_CHECKPOINT = ("enlarge", "describe")
 INPAINTING = Model("/models/inpainting.safetensors")
 
 PLANS = st.tuples(
@@ -27,7 +28,7 @@ PLANS = st.tuples(
     st.sampled_from([64, 128]),
     st.integers(0, 3),
     st.sampled_from(
-        ["txt2img", "refined", "hires", "hires picture", "img2img", "inpaint", "noise", "enlarge"]
+        ["txt2img", "refined", "hires", "hires picture", "img2img", "inpaint", "noise", "enlarge", "describe"]
     ),
 )
 
@@ -46,6 +47,7 @@ def job_of(job_id, plan):
         "inpaint": lambda: toy_img2img(replace(job, model=INPAINTING), mask=toy_mask(size)),
         "noise": lambda: toy_img2img(job, mask=toy_mask(size, "latent noise")),
         "enlarge": lambda: toy_enlarge(job_id, seed=seed, side=size // 4),
+        "describe": lambda: toy_describe(job_id, seed=seed, side=size // 4),
     }
     return kinds[kind]()
 
@@ -128,7 +130,7 @@ class BatchMates(RuleBasedStateMachine):
             if job_id in self.stopped:
                 continue
             if isinstance(alone, Finished):
-                assert end.picture == alone.picture
+                assert (end.picture, end.text) == (alone.picture, alone.text)
             else:
                 assert (end.error, end.message) == (alone.error, alone.message)
         assert len([event for event in self.events if isinstance(event, Unloaded)]) == self.unloads
@@ -136,10 +138,10 @@ class BatchMates(RuleBasedStateMachine):
             self.first_come_first_served(kind)
         self.nothing_after_the_end()
 
-    def first_come_first_served(self, enlarged):
+    def first_come_first_served(self, without):
         """Only jobs that need no checkpoint overtake, and then only the others."""
         started = [event.job for event in self.events if isinstance(event, Started)]
-        started = [job for job in started if (self.jobs[job][-1] == "enlarge") == enlarged]
+        started = [job for job in started if (self.jobs[job][-1] in WITHOUT_CHECKPOINT) == without]
         assert started == sorted(started, key=lambda name: int(name[1:])), "first come, first served"
 
     def nothing_after_the_end(self):

@@ -3,7 +3,16 @@
 from dataclasses import replace
 
 import pytest
-from toy import CHECKPOINT, ToyDevice, toy_enlarge, toy_hires, toy_img2img, toy_job, toy_refiner
+from toy import (
+    CHECKPOINT,
+    ToyDevice,
+    toy_describe,
+    toy_enlarge,
+    toy_hires,
+    toy_img2img,
+    toy_job,
+    toy_refiner,
+)
 
 from sdserver.engine.batcher import Batcher
 from sdserver.engine.engine import Engine
@@ -275,6 +284,22 @@ def test_enlarging_waits_for_no_checkpoint_and_lets_none_wait():
     bench.finish()
     ends = [job for _, job in order_of(bench, Finished)]
     assert ends == ["e", "a", "b"]
+    assert bench.device.loads == [CHECKPOINT, "/models/other.safetensors"]
+
+
+def test_describing_waits_for_no_checkpoint_and_two_share_a_batch():
+    bench = Bench()
+    bench.engine.submit(toy_job("a", steps=9))
+    bench.engine.step()
+    bench.engine.submit(toy_job("b", steps=2, checkpoint="/models/other.safetensors"))
+    for k in range(3):
+        bench.engine.submit(toy_describe(f"d{k}", seed=k, beams=1 if k < 2 else 4))
+    bench.finish()
+    assert [job for _, job in order_of(bench, Finished)] == ["d0", "d1", "d2", "a", "b"]
+    assert [ran.rows for ran in bench.of(BatchRan) if ran.kind == "caption"] == [2, 1]
+    texts = {bench.end_of(f"d{k}").text for k in range(3)}
+    assert len(texts) == 3
+    assert all(texts)
     assert bench.device.loads == [CHECKPOINT, "/models/other.safetensors"]
 
 

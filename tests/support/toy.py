@@ -6,10 +6,21 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from sdserver.calls import Conditioning, Decode, Encode, EncodeText, Predict, Preview, Upscale, UseModel
+from sdserver.calls import (
+    Caption,
+    Conditioning,
+    Decode,
+    Encode,
+    EncodeText,
+    Predict,
+    Preview,
+    Upscale,
+    UseModel,
+)
 from sdserver.errors import OutOfMemory, UnreadableCheckpoint
 from sdserver.jobs.events import Picture
 from sdserver.jobs.job import (
+    Describe,
     Enlarge,
     Hires,
     Img2Img,
@@ -58,8 +69,8 @@ class ToyDevice:
                 return torch.cat([cells, cells.mean(0, keepdim=True)]).float()
             case Decode(latent=latent) | Preview(latent=latent):
                 return values(latent) if getattr(call, "as_values", False) else decoded(latent)
-            case Upscale(picture=picture):
-                return enlarged(picture)
+            case Upscale(picture=picture) | Caption(picture=picture):
+                return enlarged(picture) if isinstance(call, Upscale) else described(picture)
 
     def settle(self):
         """It is never behind."""
@@ -108,6 +119,10 @@ def enlarged(picture):
     rows = np.frombuffer(picture.pixels, np.uint8).reshape(picture.height, picture.width, 3)
     large = rows.repeat(4, axis=0).repeat(4, axis=1)
     return Picture(large.shape[1], large.shape[0], large.tobytes())
+
+
+def described(picture):
+    return f"a toy of shade {sum(picture.pixels) % 251}"
 
 
 JOB = Txt2Img(
@@ -188,6 +203,11 @@ def toy_img2img(job, *, strength=0.6, mask=None, init=None, **changes):
 def toy_enlarge(id, *, size=100, side=16, seed=1):
     """A square picture enlarged by a network, whose factor is 4."""
     return Enlarge(id, toy_picture(side, side, seed), Size(size, size), "Net", "/models/net.pth")
+
+
+def toy_describe(id, *, side=16, seed=1, beams=1):
+    """A square picture put into words."""
+    return Describe(id, toy_picture(side, side, seed), "/models/BLIP", beams, 8, 16)
 
 
 def toy_mask(size, content="original", *, is_rounded=True, left=255, weight=1.0):

@@ -29,6 +29,9 @@ ENTRY_KINDS: Final[Mapping[str, EntryKind]] = {
 }
 """What requests of these kinds are called on the board."""
 
+LISTED_KINDS: Final[Mapping[str, EntryKind]] = {**ENTRY_KINDS, "interrogate": "interrogate"}
+"""The same of those that are listed; requests of other routes are, too."""
+
 
 class JobRequest(BaseModel):
     """POST /v1/jobs; the fields of the route that `kind` names stand beside these, or in `request`."""

@@ -24,7 +24,7 @@ class Job(BaseModel):
     """A request, from its arrival until it is forgotten. Times are ISO 8601 in UTC."""
 
     id: str
-    kind: str = Field(description="txt2img, img2img or extras")
+    kind: str = Field(description="txt2img, img2img, extras or interrogate")
     state: str = Field(description="queued, running, completed, failed or cancelled")
     stopped: str | None = Field(description="interrupt, skip or drop where somebody ended it early")
     queue_position: int = Field(description="1 is the next; 0 where it does not wait")

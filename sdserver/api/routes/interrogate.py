@@ -1,58 +1,37 @@
-"""What pictures show, in words: the networks for it are not there."""
+"""What pictures show, in words."""
 
-from collections.abc import Mapping
-from typing import Final
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
 
-from fastapi import APIRouter, HTTPException
-from pydantic import BaseModel, ConfigDict, model_validator
-
+from sdserver.api.begin import begin_work, result_or_left
 from sdserver.api.errors import JsonResponse
+from sdserver.api.interrogate import InterrogateRequest, interrogate_work
+from sdserver.api.json_body import JsonRoute
+from sdserver.api.middleware import CLIENT_LEFT
+from sdserver.api.routes.generation import TASK_HEADER
 from sdserver.api.services import Services
-from sdserver.api.wire import Str
-from sdserver.errors import MissingModel
-from sdserver.images.decode import decode
-
-_NETWORKS: Final[Mapping[str, str]] = {
-    "clip": "BLIP (models/BLIP/model_base_caption_capfilt_large.pth)",
-    "deepdanbooru": "DeepDanbooru (models/torch_deepdanbooru/model-resnet_custom_v3.pt)",
-}
 
 
-class InterrogateRequest(BaseModel):
-    """POST /sdapi/v1/interrogate."""
+class InterrogateResponse(BaseModel):
+    """The answer of interrogate."""
 
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
-
-    image: Str = ""
-    model: Str = "clip"
-
-    @model_validator(mode="before")
-    @classmethod
-    def null_is_default(cls, body: object) -> object:
-        """Drop nulls, so that the defaults stand."""
-        return (
-            {key: value for key, value in body.items() if value is not None}
-            if isinstance(body, dict)
-            else body
-        )
+    caption: str = Field(description="what the picture shows")
 
 
 def interrogate_routes(services: Services) -> APIRouter:
     """The route interrogate."""
-    router = APIRouter(prefix="/sdapi/v1", tags=["pictures"])
+    router = APIRouter(prefix="/sdapi/v1", tags=["pictures"], route_class=JsonRoute)
 
-    @router.post("/interrogate")
-    async def interrogate(body: InterrogateRequest) -> JsonResponse:
-        """Check the picture and the model's name; 501, for no model that describes pictures is there."""
-        most = services.config.limits.max_init_pixels
-        image = await services.addresses.fetch(body.image, "image")
-        await services.in_thread(lambda: decode(image, "image", most))
-        network = _NETWORKS.get(body.model)
-        if network is None:
-            raise HTTPException(404, "Model not found")
-        raise MissingModel(
-            f"Describing pictures by {body.model!r} takes the network {network}, which does not come with "
-            "this server, and which this version cannot run: describe the picture elsewhere."
-        )
+    @router.post("/interrogate", response_model=InterrogateResponse)
+    async def interrogate(body: InterrogateRequest, http: HttpRequest) -> Response:
+        """Describe a picture; 501 where the network for it is not there. A client that leaves cancels it."""
+        entry = begin_work(services, "interrogate", None, http, lambda work: interrogate_work(work, body))
+        result = await result_or_left(services, entry, http.receive)
+        if result is None:
+            return Response(status_code=CLIENT_LEFT)
+        content = await services.in_thread(result.body)
+        return JsonResponse(content, headers={TASK_HEADER: entry.id, **result.headers})
 
     return router

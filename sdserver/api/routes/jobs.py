@@ -13,7 +13,7 @@ from sdserver.api import coerce
 from sdserver.api.begin import begin_work
 from sdserver.api.entry import Entry, Result
 from sdserver.api.errors import JsonResponse
-from sdserver.api.jobs.asked import ENTRY_KINDS, KINDS, Asked, JobRequest, asked_for
+from sdserver.api.jobs.asked import LISTED_KINDS, Asked, JobRequest, asked_for
 from sdserver.api.jobs.events import MEDIA_TYPE, Pace, events_of
 from sdserver.api.jobs.path import JOBS, RawPathRoute, job_path, segment
 from sdserver.api.jobs.view import Job, JobList, JobWithResult, full_job, job_of
@@ -194,8 +194,8 @@ def _listed(
 ) -> dict[str, Any]:
     if state is not None and state not in STATES:
         raise InvalidField("state", f"'state' must be one of {', '.join(STATES)}.")
-    if kind is not None and kind not in ENTRY_KINDS:
-        raise InvalidField("kind", f"'kind' must be one of {', '.join(KINDS)}.")
+    if kind is not None and kind not in LISTED_KINDS:
+        raise InvalidField("kind", f"'kind' must be one of {', '.join(LISTED_KINDS)}.")
     if not 1 <= limit <= MAX_LISTED:
         raise InvalidField("limit", f"'limit' must be from 1 to {MAX_LISTED:,}.")
     entries = list(reversed(services.board.entries()))
@@ -204,7 +204,7 @@ def _listed(
         if after not in ids:
             raise InvalidField("after", "'after' must be the id of a job that is remembered.")
         entries = entries[ids.index(after) + 1 :]
-    wanted = ENTRY_KINDS[kind] if kind else None
+    wanted = LISTED_KINDS[kind] if kind else None
     found = [
         entry
         for entry in entries

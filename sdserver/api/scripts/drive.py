@@ -15,10 +15,21 @@ from sdserver.api.answer.keep import Told, keep
 from sdserver.api.answer.render import Delivered, echo, encoded, reason_of
 from sdserver.api.answer.shown import Keeping
 from sdserver.api.extras.plan import Target, check_network
+from sdserver.api.interrogate import caption_of
 from sdserver.api.limits import check_limits
+from sdserver.api.options import Snapshot
 from sdserver.api.requests import Img2ImgRequest, Request
 from sdserver.api.saving import check_folders, grid_rules, name_facts, picture_rules
-from sdserver.api.scripts.script import Context, Done, Enlarging, Outcome, Run, ScriptPicture, Steps
+from sdserver.api.scripts.script import (
+    Context,
+    Describing,
+    Done,
+    Enlarging,
+    Outcome,
+    Run,
+    ScriptPicture,
+    Steps,
+)
 from sdserver.api.scripts.table import arguments_of, script_of
 from sdserver.api.translate.filled import filled
 from sdserver.api.translate.hires import SIMPLE_UPSCALERS
@@ -66,6 +77,7 @@ class _Drive:
         self._request = request
         self._spent = _Spent()
         self._first: Plan | None = None
+        self._options: Snapshot = work.sources.options.snapshot()
         self._missing: dict[str, None] = {}
         self._save_error: str | None = None
 
@@ -77,6 +89,8 @@ class _Drive:
         while not isinstance(wanted := await in_thread(partial(_advance, steps, sent)), Outcome):
             if isinstance(wanted, Enlarging):
                 sent = await self._enlarged(wanted)
+            elif isinstance(wanted, Describing):
+                sent = await self._described(wanted)
             else:
                 sent = await self._ran(wanted)
         return await self._answered(wanted)
@@ -85,7 +99,7 @@ class _Drive:
         request, work = self._request, self._work
         script = script_of(request)
         bare = request.model_copy(update={"script_name": None, "script_args": [], "infotext": None})
-        options, _ = options_of(bare.model_copy(deep=True), work.sources)
+        self._options, _ = options_of(bare.model_copy(deep=True), work.sources)
         limits = work.services.config.limits
         # Runs have numbers of their own, which are checked again; scripts count on the request's too.
         check_limits(bare, limits)
@@ -95,7 +109,7 @@ class _Drive:
             pictures, mask = request_pictures(request, limits), request_mask(request, limits)
         context = Context(
             request=bare,
-            options=options,
+            options=self._options,
             pictures=pictures,
             mask=mask,
             sources=work.sources,
@@ -188,6 +202,16 @@ class _Drive:
         (end,) = await work.results(ticket)
         return to_image(end.picture) if isinstance(end, Finished) else wanted.image
 
+    async def _described(self, wanted: Describing) -> str:
+        """What the picture shows; nothing if the request was interrupted. It is no image to be skipped."""
+        work, caption = self._work, None
+        picture = await work.services.in_thread(lambda: to_picture(wanted.image))
+        while caption is None and work.entry.stopped in (None, "skip"):
+            self._spent.parts += 1
+            job_id = f"{work.entry.request_id}.{self._spent.parts}/0"
+            caption = await caption_of(work, job_id, picture, self._options)
+        return caption or ""
+
     def _upscaler(self, name: str) -> tuple[str, str]:
         if name in SIMPLE_UPSCALERS:
             return name, ""
@@ -228,7 +252,7 @@ class _Drive:
             self._save_error = reason_of(error)
 
 
-def _advance(steps: Steps, sent: object) -> Sequence[Run] | Enlarging | Outcome:
+def _advance(steps: Steps, sent: object) -> Sequence[Run] | Enlarging | Describing | Outcome:
     """What the script wants next, or its outcome. Blocks: scripts paste and draw."""
     try:
         return steps.send(sent)

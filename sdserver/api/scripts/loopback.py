@@ -18,7 +18,17 @@ from sdserver.api.scripts.joined import (
     picture_request,
     with_fixed_seeds,
 )
-from sdserver.api.scripts.script import Argument, Context, Done, Outcome, Run, Script, ScriptPicture, Steps
+from sdserver.api.scripts.script import (
+    Argument,
+    Context,
+    Describing,
+    Done,
+    Outcome,
+    Run,
+    Script,
+    ScriptPicture,
+    Steps,
+)
 from sdserver.api.translate.plan import Given
 from sdserver.errors import MissingModel
 
@@ -43,12 +53,14 @@ class Loops:
         count: at least 1.
         first, last: denoising strengths.
         curve: one of `CURVES`.
+        is_described: whether what a loop begins with is described in its prompt.
     """
 
     count: int
     first: float
     last: float
     curve: str
+    is_described: bool = False
 
     def strength(self, loop: int) -> float:
         """The denoising strength of a loop, the first being 0."""
@@ -81,7 +93,7 @@ def begin(context: Context, arguments: Sequence[Any]) -> Steps:
     """Check the arguments; see `Script.begin`.
 
     Raises:
-        MissingModel: a picture is to be described.
+        MissingModel: a picture is to be described, and there is no network for it.
     """
     values = Values(ARGUMENTS, arguments)
     request = picture_request(context)
@@ -90,17 +102,30 @@ def begin(context: Context, arguments: Sequence[Any]) -> Steps:
         request.denoising_strength or 0.0,
         values.number(1, 0, 1),
         values.choice(2, CURVES),
+        _is_described(context, values.choice(3, INTERROGATORS)),
     )
-    interrogator = values.choice(3, INTERROGATORS)
-    if interrogator != INTERROGATORS[0]:
-        message = (
-            f"No prompt can be appended, for {interrogator}'s model, which describes pictures, is not "
-            "there: choose 'None'."
-        )
-        raise MissingModel(message)
     images = loops.count * request.n_iter
     context.expect(images)
     return _steps(context, with_fixed_seeds(context, request, images), loops)
+
+
+def _is_described(context: Context, interrogator: str) -> bool:
+    none, clip, _ = INTERROGATORS
+    if interrogator == none:
+        return False
+    if interrogator != clip:
+        message = (
+            f"No prompt can be appended, for {interrogator}'s model, which describes pictures, is not "
+            f"there: choose {none!r} or {clip!r}."
+        )
+        raise MissingModel(message)
+    try:
+        context.sources.networks.captioner()
+    except MissingModel as error:
+        raise MissingModel(
+            f"No prompt can be appended by {clip}: choose {none!r}, or install it. {error}"
+        ) from error
+    return True
 
 
 def _steps(context: Context, request: Img2ImgRequest, loops: Loops) -> Steps:
@@ -112,14 +137,22 @@ def _steps(context: Context, request: Img2ImgRequest, loops: Loops) -> Steps:
         going = [(place, chain) for place, chain in enumerate(chains) if not chain.is_over]
         if not going or (loop > 0 and context.is_interrupted()):
             break
-        done: list[Done] = yield [
-            _run(context, request, loops, chain, loop, place * loops.count) for place, chain in going
-        ]
+        runs: list[Run] = []
+        for place, chain in going:
+            text = (yield Describing(chain.pictures[0])) if loops.is_described else ""
+            runs.append(_run(context, _with(request, text), loops, chain, loop, place * loops.count))
+        done: list[Done] = yield runs
         first, last = first or done[0], done[-1]
         for (_, chain), found in zip(going, done, strict=True):
             _follow(chain, found)
     assert first is not None and last is not None  # noqa: S101, PT018 - there is at least one loop
     return _outcome(context, chains, first, last)
+
+
+def _with(request: Img2ImgRequest, text: str) -> Img2ImgRequest:
+    """The request with a picture's description behind its prompt."""
+    parts = [part for part in (request.prompt, text) if part]
+    return request.model_copy(update={"prompt": ", ".join(parts)}) if text else request
 
 
 def _run(

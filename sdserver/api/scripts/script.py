@@ -51,6 +51,13 @@ class Enlarging:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Describing:
+    """A picture to be described in words, as A1111's "CLIP" does."""
+
+    image: Image.Image
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Done:
     """What a run came to.
 
@@ -129,9 +136,9 @@ class Context:
     expect: Callable[[int], None]
 
 
-# What is sent in: a Done for each Run of a list, an image for an Enlarging; hence Any. An empty list lets
-# others have the worker thread: to be yielded between works of seconds.
-Steps = Generator[Sequence[Run] | Enlarging, Any, Outcome]
+# What is sent in: a Done for each Run of a list, an image for an Enlarging, text for a Describing; hence Any.
+# An empty list lets others have the worker thread: to be yielded between works of seconds.
+Steps = Generator[Sequence[Run] | Enlarging | Describing, Any, Outcome]
 
 
 @dataclass(frozen=True, slots=True)
