@@ -15,6 +15,7 @@ from sdserver.bundle.device import Placement
 from sdserver.bundle.embeddings import EmbeddingFiles, Vectors
 from sdserver.bundle.encoder import Row, TextEncoder
 from sdserver.bundle.parts import Parts
+from sdserver.bundle.text_cache import TextCache
 from sdserver.calls import Conditioning, EncodeText
 from sdserver.errors import CheckpointError, InvalidField, RequestError
 from sdserver.jobs.job import Emphasis
@@ -63,6 +64,7 @@ class TextEncoders:
             TextEncoder(model, kind, parts.spec, placement)
             for model, kind in zip(parts.text, parts.spec.text, strict=True)
         )
+        self._cache = TextCache()
         self._named: tuple[tuple[Embedding, ...], Names] = ((), Names(()))
 
     def encode(self, calls: Sequence[EncodeText]) -> list[Conditioning | Exception]:
@@ -74,12 +76,23 @@ class TextEncoders:
         Raises:
             UnusableAdapter: the textual inversions inside a LoRA cannot be read.
         """
+        kept = [self._cache.get(call) for call in calls]
+        missing = [call for call, known in zip(calls, kept, strict=True) if known is None]
+        made = iter(self._encode_all(missing) if missing else ())
+        return [next(made) if known is None else known for known in kept]
+
+    def _encode_all(self, calls: Sequence[EncodeText]) -> list[Conditioning | Exception]:
         learned: dict[Embedding, Vectors] = {}
         lexicon = self._lexicon(calls[0].model, learned)
         wanted = [self._chunk(call, lexicon) for call in calls]
         good = [want for want in wanted if isinstance(want, _Wanted)]
         encoded = [self._encode(good, index, learned) for index in range(len(self._encoders))]
-        return [self._condition(want, encoded) if isinstance(want, _Wanted) else want for want in wanted]
+        return [self._remembered(want, encoded) if isinstance(want, _Wanted) else want for want in wanted]
+
+    def _remembered(self, want: _Wanted, encoded: Sequence[Mapping[int, _Encoded]]) -> Conditioning:
+        conditioning = self._condition(want, encoded)
+        self._cache.put(want.call, conditioning)
+        return conditioning
 
     def _lexicon(self, model: Model, learned: dict[Embedding, Vectors]) -> Lexicon:
         """Finds textual inversions; the vectors of those that are met are put into `learned`.
