@@ -29,7 +29,7 @@ SEQUENCES: Mapping[str, Sequence[Sequence[str]]] = {
         ("format_jpg_persist", "format_after", "format_restore"),
         (
             *("ckpt_override", "ckpt_after", "ckpt_override_norestore", "ckpt_norestore_after"),
-            *("options_after_norestore", "ckpt_back", "ckpt_back_plain"),
+            *("options_after_norestore", "ckpt_back", "ckpt_back_plain", "infotext_refiner"),
         ),
         ("unload-checkpoint", "reload-checkpoint", "after_reload"),
         ("create_embedding", "create_embedding_again", "embeddings_after", "created_emb"),

@@ -22,14 +22,13 @@ from tests.conformance.corpus_run import Outcome, run_corpus
 
 LEAN = ROOT / "tests" / "goldens" / "a1111"
 WHOLE = Path(os.environ.get("SDSERVER_GOLDENS") or os.devnull)
-SAMPLE = 5  # every so many-th case that may run beside others is asked under load, too
 MIX = 20240905
 
 Outcomes = Mapping[str, Outcome]
 
 lean_cases = read_cases(LEAN)
 whole_cases = read_cases(WHOLE)
-loaded_cases = split(whole_cases)[1][::SAMPLE]
+loaded_cases = split(whole_cases)[1]
 needs_whole = pytest.mark.skipif(not whole_cases, reason="SDSERVER_GOLDENS names no folder of recordings")
 
 
