@@ -81,6 +81,8 @@ def to_dict(value: object) -> dict[str, object]:
 
 
 def _check_text(text: str) -> None:
+    if text.isascii():
+        return
     try:
         text.encode()
     except UnicodeEncodeError:

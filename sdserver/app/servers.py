@@ -30,7 +30,9 @@ def bind(host: str, port: int, flag: str) -> socket.socket:
         SettingsError: the address cannot be had; the sentence names the flag that changes it.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    server = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends small parts of answers at once only where the protocol is named; else a client that
+    # keeps its connection waits 40 ms for every answer.
+    server = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         server.bind((host, port))

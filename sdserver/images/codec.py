@@ -1,18 +1,19 @@
 """Pictures to file formats and base64, with the infotext where AUTOMATIC1111 puts it."""
 
-import binascii
 import io
 import zlib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, get_args
 
+import pybase64
 from PIL import Image, features
 from PIL.ExifTags import IFD
 from PIL.PngImagePlugin import PngInfo
 
 from sdserver.errors import RequestError
 from sdserver.images.pictures import to_image
+from sdserver.images.png import encode_png
 from sdserver.jobs.events import Picture
 
 PictureFormat = Literal["png", "jpg", "jpeg", "webp", "avif"]
@@ -35,6 +36,10 @@ MAX_SIDES: Final[Mapping[PictureFormat, int]] = {
     "avif": 65_535,
 }
 """Of what the formats can hold; PNG holds all."""
+
+_CHANNELS: Final[Mapping[str, int]] = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
+_PNG_EXTRAS: Final = frozenset({"icc_profile", "transparency"})
+"""What Pillow writes into a PNG, besides pixels, of what it read from another file."""
 
 
 def fitting_format(wanted: PictureFormat, width: int, height: int) -> PictureFormat:
@@ -66,21 +71,18 @@ def encode(
     Raises:
         RequestError: the picture is too large for the format.
     """
-    image = to_image(picture) if isinstance(picture, Picture) else picture
-    most = MAX_SIDES.get(picture_format, max(image.size))
-    if max(image.size) > most:
+    most = MAX_SIDES.get(picture_format, max(picture.width, picture.height))
+    if max(picture.width, picture.height) > most:
         message = (
-            f"A picture of {image.width:,} x {image.height:,} pixels cannot be written as {picture_format}, "
-            f"whose sides are at most {most:,}: choose png."
+            f"A picture of {picture.width:,} x {picture.height:,} pixels cannot be written as "
+            f"{picture_format}, whose sides are at most {most:,}: choose png."
         )
         raise RequestError(message)
-    if picture_format != "png":
-        image = image.convert("RGB")
+    if picture_format == "png":
+        return _png(picture, _png_text(infotext, texts))
+    image = to_image(picture) if isinstance(picture, Picture) else picture.convert("RGB")
     buffer = io.BytesIO()
     match picture_format:
-        case "png":
-            # Run-length matching alone: 3 times as fast as the default at the same size on photographs.
-            image.save(buffer, "PNG", pnginfo=_png_text(infotext, texts), compress_type=zlib.Z_RLE)
         case "webp":
             exif = _exif(infotext, None)
             image.save(buffer, "WEBP", quality=quality, lossless=lossless, exif=exif)
@@ -93,7 +95,21 @@ def encode(
 
 def to_base64(data: bytes) -> str:
     """Raw base64: no `data:` prefix, no line ends."""
-    return binascii.b2a_base64(data, newline=False).decode("ascii")
+    return pybase64.b64encode_as_string(data)
+
+
+def _png(picture: Picture | Image.Image, texts: PngInfo) -> bytes:
+    """Pillow packs what is rare: palettes, one bit, colour profiles, a colour that is transparent."""
+    chunks = [(chunk[0], chunk[1]) for chunk in texts.chunks]
+    if isinstance(picture, Picture):
+        return encode_png(picture.pixels, picture.width, picture.height, 3, chunks)
+    channels = _CHANNELS.get(picture.mode)
+    if channels is not None and not _PNG_EXTRAS & picture.info.keys() and all(picture.size):
+        return encode_png(picture.tobytes(), picture.width, picture.height, channels, chunks)
+    buffer = io.BytesIO()
+    # Run-length matching alone: 3 times as fast as the default at the same size on photographs.
+    picture.save(buffer, "PNG", pnginfo=texts, compress_type=zlib.Z_RLE)
+    return buffer.getvalue()
 
 
 def _png_text(infotext: str | None, texts: Mapping[str, str]) -> PngInfo:

@@ -6,6 +6,7 @@ import struct
 from typing import Final
 
 import numpy as np
+import pybase64
 from PIL import Image, ImageOps
 
 from sdserver.errors import InvalidField
@@ -107,9 +108,17 @@ def _bytes(text: str, field: str) -> bytes:
         if not comma:
             raise InvalidField(field, f"{INVALID}: the data URI has no comma.")
     try:
-        return binascii.a2b_base64(text)
+        return _from_base64(text)
     except ValueError as error:
         raise InvalidField(field, INVALID) from error
+
+
+def _from_base64(text: str) -> bytes:
+    """The bytes; the fast way where there is nothing to skip."""
+    try:
+        return pybase64.b64decode(text, validate=True)
+    except ValueError:
+        return binascii.a2b_base64(text)
 
 
 def _too_large(field: str, max_pixels: int) -> InvalidField:

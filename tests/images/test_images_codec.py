@@ -1,15 +1,19 @@
 """Pictures survive encoding, and the infotext stands where AUTOMATIC1111's readers look."""
 
 import base64
+import binascii
 import io
 import struct
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from sdserver.errors import RequestError
+from sdserver.errors import InvalidField, RequestError
 from sdserver.images.codec import FORMATS, PictureFormat, encode, fitting_format, to_base64
 from sdserver.images.copies import small_copy
+from sdserver.images.decode import file_bytes
 from sdserver.jobs.events import Picture
 
 TEXT = "a cat\nNegative prompt: dog\nSteps: 6, Sampler: Euler"
@@ -81,6 +85,18 @@ def test_base64_has_no_prefix_and_no_line_ends() -> None:
     data = bytes(range(256)) * 40
     assert base64.b64decode(to_base64(data), validate=True) == data
     assert "\n" not in to_base64(data)
+
+
+@given(st.text("QUJD+/=- \n猫", max_size=12))
+def test_base64_is_read_as_leniently_as_python_reads_it(text: str) -> None:
+    """Whatever is skipped or refused by Python's reader is so by ours."""
+    try:
+        expected = binascii.a2b_base64(text.strip())
+    except ValueError:
+        with pytest.raises(InvalidField):
+            file_bytes(text, "image")
+    else:
+        assert file_bytes(text, "image") == expected
 
 
 def test_formats_are_the_four_of_the_api_and_avif() -> None:

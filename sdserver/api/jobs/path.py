@@ -3,14 +3,15 @@
 from typing import Final
 from urllib.parse import quote, unquote
 
-from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import Scope
+
+from sdserver.api.json_body import JsonRoute
 
 JOBS: Final = "/v1/jobs"
 
 
-class RawPathRoute(APIRoute):
+class RawPathRoute(JsonRoute):
     """A route that is found by the path as it was sent, so that an encoded slash separates nothing.
 
     Parameters come as they were sent, too: `segment` decodes them.

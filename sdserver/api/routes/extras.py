@@ -9,6 +9,7 @@ from sdserver.api.begin import begin_work, result_or_left
 from sdserver.api.errors import JsonResponse
 from sdserver.api.extras.request import ExtrasBatchImagesRequest, ExtrasRequest, ExtrasSingleImageRequest
 from sdserver.api.extras.work import extras_work
+from sdserver.api.json_body import JsonRoute
 from sdserver.api.middleware import CLIENT_LEFT
 from sdserver.api.routes.generation import TASK_HEADER
 from sdserver.api.services import Services
@@ -30,7 +31,7 @@ class ExtrasBatchImagesResponse(BaseModel):
 
 def extras_routes(services: Services) -> APIRouter:
     """extra-single-image and extra-batch-images."""
-    router = APIRouter(prefix="/sdapi/v1", tags=["pictures"])
+    router = APIRouter(prefix="/sdapi/v1", tags=["pictures"], route_class=JsonRoute)
 
     @router.post("/extra-single-image", response_model=ExtrasSingleImageResponse)
     async def extra_single_image(body: ExtrasSingleImageRequest, http: HttpRequest) -> Response:

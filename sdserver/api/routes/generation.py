@@ -8,6 +8,7 @@ from sdserver.api.answer.answer import Answer
 from sdserver.api.answer.bare import bare_picture, wanted_picture
 from sdserver.api.begin import begin, result_or_left
 from sdserver.api.errors import JsonResponse
+from sdserver.api.json_body import JsonRoute
 from sdserver.api.middleware import CLIENT_LEFT
 from sdserver.api.requests import Img2ImgRequest, Request, Txt2ImgRequest
 from sdserver.api.schemas import GenerationResponse
@@ -18,7 +19,7 @@ TASK_HEADER = "X-Task-Id"
 
 def generation_routes(services: Services) -> APIRouter:
     """txt2img, img2img, interrupt and skip."""
-    router = APIRouter(prefix="/sdapi/v1", tags=["pictures"])
+    router = APIRouter(prefix="/sdapi/v1", tags=["pictures"], route_class=JsonRoute)
 
     @router.post("/txt2img", response_model=GenerationResponse)
     async def txt2img(body: Txt2ImgRequest, http: HttpRequest) -> Response:

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from sdserver.api.begin import begin_work, result_or_left
 from sdserver.api.errors import JsonResponse
 from sdserver.api.interrogate import InterrogateRequest, interrogate_work
+from sdserver.api.json_body import JsonRoute
 from sdserver.api.middleware import CLIENT_LEFT
 from sdserver.api.routes.generation import TASK_HEADER
 from sdserver.api.services import Services
@@ -21,7 +22,7 @@ class InterrogateResponse(BaseModel):
 
 def interrogate_routes(services: Services) -> APIRouter:
     """The route interrogate."""
-    router = APIRouter(prefix="/sdapi/v1", tags=["pictures"])
+    router = APIRouter(prefix="/sdapi/v1", tags=["pictures"], route_class=JsonRoute)
 
     @router.post("/interrogate", response_model=InterrogateResponse)
     async def interrogate(body: InterrogateRequest, http: HttpRequest) -> Response:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from sdserver.api import coerce
 from sdserver.api.errors import JsonResponse
+from sdserver.api.json_body import JsonRoute
 from sdserver.api.picture_info import picture_info
 from sdserver.api.services import Services
 
@@ -29,7 +30,7 @@ class PngInfoResponse(BaseModel):
 
 def picture_routes(services: Services) -> APIRouter:
     """png-info."""
-    router = APIRouter(prefix="/sdapi/v1", tags=["pictures"])
+    router = APIRouter(prefix="/sdapi/v1", tags=["pictures"], route_class=JsonRoute)
 
     @router.post("/png-info", response_model=PngInfoResponse)
     async def png_info(body: PngInfoRequest) -> JsonResponse:
