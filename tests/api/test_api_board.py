@@ -619,10 +619,10 @@ def test_the_end_waits_for_what_was_accepted_and_drops_the_rest() -> None:
             told.append("short")
 
         board.run(short, gated())
-        board.follow(asyncio.create_task(after()))
         draining = asyncio.create_task(board.drained(60))
         await settled()
         assert not draining.done()
+        board.follow(asyncio.create_task(after()))
         gate.set()
         await draining
         assert (short.state, told) == ("completed", ["short"])

@@ -22,6 +22,7 @@ from sdserver.api.jobs import webhook
 from sdserver.api.outbound import Outbound
 from sdserver.api.routes import jobs as job_routes
 from sdserver.catalog.networks import NetworkFolders
+from sdserver.images.codec import encode
 from sdserver.jobs.events import Picture
 from tests.api.by_hand import HandEngine
 from tests.api.conftest import Server
@@ -825,3 +826,16 @@ class TestWebhooks:
     def test_back_off(self) -> None:
         assert len(webhook.WAITS) == 3
         assert list(webhook.WAITS) == sorted(webhook.WAITS)
+
+
+def test_a_script_that_is_interrupted_begins_nothing_new(hands: Hands) -> None:
+    server, engine = hands()
+    picture = base64.b64encode(encode(Image.new("RGB", (64, 64)), "png", None)).decode()
+    body = {"kind": "img2img", "init_images": [picture], "script_name": "Loopback", "script_args": [4, 0.5]}
+    job = submitted(server, **body)
+    engine.wait_for(1)
+    engine.begin(0)
+    assert server.request("POST", f"/v1/jobs/{job}/interrupt").status_code == 200
+    ended = until(server, job, "completed")
+    assert (ended["stopped"], ended["result"]["images"]) == ("interrupt", [])
+    assert len(engine.jobs) == 1
