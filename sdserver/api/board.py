@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine
 from datetime import datetime
+from itertools import islice
 from typing import Any, Final, cast
 
 from sdserver.api.entry import Entry, EntryKind, EntryState, Result
@@ -45,6 +46,10 @@ class Board:
         self._keys: dict[str, tuple[str, Entry]] = {}
         self._last: Entry | None = None
         self._followers: set[asyncio.Task[None]] = set()
+        self._opened = 0
+        self._is_closed = False
+        self._changes = 0
+        self._changed = asyncio.Event()
 
     def open(self, kind: EntryKind, wanted_id: str | None, now: datetime) -> Entry:
         """A new entry.
@@ -68,9 +73,11 @@ class Board:
             if not known.is_over:
                 raise TaskExists(f"There is an unfinished request {entry_id!r}: choose another id, or wait.")
             self.forget(known)
-        entry = Entry(entry_id, request_id, kind, now.strftime(TIMESTAMP), self._clock)
+        entry = Entry(entry_id, request_id, kind, now.strftime(TIMESTAMP), self._clock, self._touch)
         self._entries[entry_id] = entry
         self._unfinished[entry] = None
+        self._opened += 1
+        self._touch()
         return entry
 
     def run(self, entry: Entry, work: Coroutine[Any, Any, Result]) -> "asyncio.Task[Result]":
@@ -111,6 +118,36 @@ class Board:
     def entries(self) -> tuple[Entry, ...]:
         """All that are known, oldest first."""
         return tuple(self._entries.values())
+
+    @property
+    def opened(self) -> int:
+        """How many were opened since the start."""
+        return self._opened
+
+    def newest(self, count: int) -> tuple[Entry, ...]:
+        """The last ones of those that are known, oldest first."""
+        return tuple(reversed(tuple(islice(reversed(self._entries.values()), count))))
+
+    @property
+    def changes(self) -> int:
+        """Counts what happened to any of them; see `changed`."""
+        return self._changes
+
+    async def changed(self, since: int) -> int:
+        """Wait until something happened to any of them after `since`; the new count."""
+        while self._changes == since:
+            await self._changed.wait()
+        return self._changes
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the server is about to end."""
+        return self._is_closed
+
+    def close(self) -> None:
+        """Let those who follow all jobs know that no more will come."""
+        self._is_closed = True
+        self._touch()
 
     def active(self) -> tuple[Entry, ...]:
         """Unfinished ones, oldest first."""
@@ -165,6 +202,11 @@ class Board:
             del self._keys[entry.key]
         if self._entries.get(entry.id) is entry:
             del self._entries[entry.id]
+
+    def _touch(self) -> None:
+        self._changes += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def _end(self, entry: Entry, task: "asyncio.Task[Result]") -> None:
         state: EntryState = "completed"

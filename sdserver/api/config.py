@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sdserver.api.closing import Closing
 from sdserver.prompt.styles import Style
 
 
@@ -82,6 +83,7 @@ class ApiConfig:
         job_results_seconds: how long it keeps a result at most.
         api_server_stop: whether clients may end the server.
         ending: how they do.
+        closing: begins when the server is about to end, for connections that would stay open.
     """
 
     data_dir: Path
@@ -109,3 +111,4 @@ class ApiConfig:
     job_results_seconds: float = 3600.0
     api_server_stop: bool = False
     ending: Ending = field(default_factory=Ending)
+    closing: Closing = field(default_factory=Closing)

@@ -72,6 +72,7 @@ class Entry:
         kind: of the request.
         timestamp: when it came, as AUTOMATIC1111's `job_timestamp`.
         clock: seconds since 1970.
+        on_change: told whenever something happened.
 
     Attributes:
         outcome: of the work; None before it runs and when it is over.
@@ -93,6 +94,7 @@ class Entry:
         kind: EntryKind,
         timestamp: str,
         clock: Callable[[], float] = time.time,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.id = entry_id
         self.request_id = request_id
@@ -111,6 +113,7 @@ class Entry:
         self.is_accepted = False
         self.preview_file: tuple[tuple[object, ...], Encoded] | None = None
         self._clock = clock
+        self._on_change = on_change
         self._state: EntryState = "queued"
         self._parts: list[Ticket] = []
         self._parts_begun = 0
@@ -269,6 +272,7 @@ class Entry:
         self._changes += 1
         self._changed.set()
         self._changed = asyncio.Event()
+        self._on_change()
 
 
 def _of(part: Ticket) -> Tally:

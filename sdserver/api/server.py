@@ -27,7 +27,7 @@ from sdserver.api.routes.control import ending_routes, memory_routes
 from sdserver.api.routes.extras import extras_routes
 from sdserver.api.routes.generation import generation_routes
 from sdserver.api.routes.interrogate import interrogate_routes
-from sdserver.api.routes.jobs import job_routes
+from sdserver.api.routes.jobs import event_routes, job_routes
 from sdserver.api.routes.lists import list_routes
 from sdserver.api.routes.login import login_routes
 from sdserver.api.routes.networks import network_routes
@@ -68,6 +68,7 @@ def create_app(
     """
     workers = ThreadPoolExecutor(config.encoders, thread_name_prefix="api-worker")
     board = Board(config.job_results_bytes, config.job_results_seconds)
+    config.closing.then(board.close)
     saver = Saver(config.data_dir, keeps_history=config.keeps_history)
     outbound = Outbound(max_bytes=config.max_body_bytes) if config.image_urls else None
     addresses = Addresses(outbound, options, config.max_body_bytes)
@@ -102,6 +103,7 @@ def _application(config: ApiConfig, services: Services, gate: Gate, pages: Seque
         generation_routes(services),
         extras_routes(services),
         job_routes(services),
+        event_routes(services),
         openai_routes(services),
         state_routes(services),
         list_routes(services),

@@ -6,6 +6,7 @@ from threading import Event
 
 from starlette.types import ASGIApp
 
+from sdserver.api.closing import Closing
 from sdserver.api.config import ApiConfig, Ending, Limits
 from sdserver.api.middleware import OnRequest
 from sdserver.api.option_sections import Freeze
@@ -113,13 +114,14 @@ class Assembly:
             allow_pickle=settings.allow_pickle,
         )
 
-    def api(self, client: EngineClient, on_request: OnRequest, ending: Ending) -> ASGIApp:
+    def api(self, client: EngineClient, on_request: OnRequest, ending: Ending, closing: Closing) -> ASGIApp:
         """The application of the API's port.
 
         Args:
             client: where jobs go.
             on_request: told of every request.
             ending: how clients may end the server, if the settings let them.
+            closing: begins when the server is about to end.
         """
         settings = self._settings
         limits = Limits(
@@ -154,6 +156,7 @@ class Assembly:
             job_results_seconds=settings.job_results_seconds,
             api_server_stop=settings.api_server_stop,
             ending=ending,
+            closing=closing,
         )
         pages = [*([] if settings.nowebui else page_routes()), *documentation_routes(), *login_routes()]
         return create_app(config, client, self._catalog, self._networks, self._options, on_request, pages)

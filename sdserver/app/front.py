@@ -29,6 +29,7 @@ from sdserver.settings.model import Settings
 from sdserver.settings.version import VERSION
 
 if TYPE_CHECKING:
+    from sdserver.api.closing import Closing
     from sdserver.app.assembly import Assembly
 
 T = TypeVar("T")
@@ -63,6 +64,7 @@ class Front:
             engine_config(settings), settings.max_queue, self._observe, self._engine_died
         )
         self._api: Serving | None = None
+        self._closing: Closing | None = None
 
     async def run(self) -> int:
         """Live until a signal or a failure; the process's exit code.
@@ -105,12 +107,15 @@ class Front:
         self._node.enter("draining", "The end was asked for.")
         self._say("Finishing what was accepted; a second signal ends at once.")
         if self._api is not None:
+            if self._closing is not None:
+                self._closing.begin()
             await self._api.stop()
         return EXIT_OK
 
     async def _become_ready(self) -> None:
         """Fetch and load the checkpoint, then open the API's port."""
         # FastAPI takes long to import, and port 8001 answers first.
+        from sdserver.api.closing import Closing  # noqa: PLC0415
         from sdserver.api.config import Ending  # noqa: PLC0415
         from sdserver.app.assembly import Assembly  # noqa: PLC0415
 
@@ -124,8 +129,9 @@ class Front:
         settings = self._settings
         tls = (settings.tls_certfile, settings.tls_keyfile)
         ending = Ending(self._stop.set, lambda: os._exit(EXIT_OK))
+        self._closing = Closing()
         self._api = Serving(
-            assembly.api(self._client, self._observation.request_done, ending),
+            assembly.api(self._client, self._observation.request_done, ending, self._closing),
             bind(settings.host, settings.port, "--port"),
             keep_alive=settings.timeout_keep_alive,
             grace=DRAIN_SECONDS,

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from starlette.datastructures import Headers
 
+from sdserver.api.closing import Closing
 from sdserver.api.config import ApiConfig, Ending
 from sdserver.api.options import Options
 from sdserver.api.server import create_app
@@ -45,7 +46,9 @@ class App:
     def __init__(self, folder: Path, *, has_page: bool = True, **config: Any) -> None:
         self.ended: list[str] = []
         ending = Ending(lambda: self.ended.append("stop"), lambda: self.ended.append("kill"))
-        facts = ApiConfig(folder, "v1.10.1", encoders=1, api_server_stop=True, ending=ending)
+        closing = Closing()
+        closing.begin()  # `ask` waits for an answer's end, and the stream of all jobs has none before
+        facts = ApiConfig(folder, "v1.10.1", encoders=1, api_server_stop=True, ending=ending, closing=closing)
         self.app: Any = create_app(
             replace(facts, **config),
             FakeEngine(),

@@ -14,6 +14,7 @@ import pytest
 import requests
 import uvicorn
 
+from sdserver.api.closing import Closing
 from sdserver.api.config import ApiConfig
 from sdserver.api.option_sections import NOTHING_FROZEN, Freeze
 from sdserver.api.options import Options
@@ -203,7 +204,10 @@ class Server:
         if self.options.snapshot()["sd_model_checkpoint"] is None:
             self.options.apply({"sd_model_checkpoint": "tiny-sd15.safetensors [f901d886de]"})
         self.seen: list[tuple[str, int]] = []
-        facts = ApiConfig(data_dir=data_dir, version="v1.10.1", styles=STYLES, encoders=1)
+        self._closing = Closing()
+        facts = ApiConfig(
+            data_dir=data_dir, version="v1.10.1", styles=STYLES, encoders=1, closing=self._closing
+        )
         app = create_app(
             replace(facts, **config),
             self.engine,
@@ -244,7 +248,12 @@ class Server:
             time.sleep(0.005)
         return self.seen
 
+    def closing(self) -> None:
+        """The application is told that the server is about to end."""
+        self._server.servers[0].get_loop().call_soon_threadsafe(self._closing.begin)
+
     def close(self) -> None:
+        self.closing()
         self._server.should_exit = True
         self._thread.join(10)
         assert not self._thread.is_alive()

@@ -43,6 +43,7 @@ BODIES: list[tuple[str, dict[str, Any]]] = [
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("data"))
+    server.closing()  # the stream of all jobs would not end else
     yield server
     server.close()
 

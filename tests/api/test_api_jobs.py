@@ -570,9 +570,7 @@ class Reader:
     """A raw client of a job's events."""
 
     def __init__(self, server: Server, path: str) -> None:
-        self.socket = server.raw(
-            f"GET /v1/jobs/{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
-        )
+        self.socket = server.raw(f"GET /v1/{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         self._data = b""
 
     def read_to(self, *wanted: bytes) -> bytes:
@@ -614,7 +612,7 @@ class TestEvents:
     def test_a_life(self, hands: Hands) -> None:
         server, engine = hands()
         job = submitted(server)
-        reader = Reader(server, f"{job}/events")
+        reader = Reader(server, f"jobs/{job}/events")
         reader.read_to(b'"state":"queued"', b"event: progress", b'"queue_position":1')
         engine.begin(0)
         reader.read_to(b'"state":"running"')
@@ -640,7 +638,7 @@ class TestEvents:
     def test_previews_are_sent_once_each_and_only_if_asked_for(self, hands: Hands) -> None:
         server, engine = hands()
         job = submitted(server)
-        readers = [Reader(server, f"{job}/events{query}") for query in ("?previews=true", "")]
+        readers = [Reader(server, f"jobs/{job}/events{query}") for query in ("?previews=true", "")]
         for reader in readers:
             reader.read_to(b"event: progress")
         engine.begin(0)
@@ -660,7 +658,7 @@ class TestEvents:
     def test_many_changes_come_together_for_a_reader(self, hands: Hands) -> None:
         server, engine = hands()
         job = submitted(server, steps=150)
-        reader = Reader(server, f"{job}/events")
+        reader = Reader(server, f"jobs/{job}/events")
         reader.read_to(b"event: progress")
         engine.begin(0)
         for step in range(150):
@@ -672,7 +670,7 @@ class TestEvents:
     def test_other_ends(self, hands: Hands, end: str) -> None:
         server, engine = hands()
         job = submitted(server)
-        reader = Reader(server, f"{job}/events")
+        reader = Reader(server, f"jobs/{job}/events")
         reader.read_to(b"event: progress")
         if end == "failed":
             engine.fail(0, "OutOfMemory")
@@ -686,7 +684,7 @@ class TestEvents:
         monkeypatch.setattr(job_routes, "Pace", lambda: usual(heartbeat=0.02))
         server, engine = hands()
         job = submitted(server)
-        reader = Reader(server, f"{job}/events")
+        reader = Reader(server, f"jobs/{job}/events")
         reader.read_to(b": still here\n\n", b": still here\n\n")
         engine.finish(0)
         assert reader.rest()[-1][0] == "end"
@@ -697,12 +695,90 @@ class TestEvents:
     def test_a_reader_that_leaves_leaves_the_job_alone(self, hands: Hands) -> None:
         server, engine = hands()
         job = submitted(server)
-        reader = Reader(server, f"{job}/events")
+        reader = Reader(server, f"jobs/{job}/events")
         reader.read_to(b"event: progress")
         reader.socket.close()
         engine.begin(0)
         engine.finish(0)
         assert until(server, job, "completed")["stopped"] is None
+
+
+class TestAllEvents:
+    """What GET /v1/events sends."""
+
+    def test_jobs_that_are_there_and_jobs_that_come(self, hands: Hands) -> None:
+        server, engine = hands()
+        first = submitted(server)
+        reader = Reader(server, "events")
+        reader.read_to(b'"state":"queued"', b"event: progress")
+        second = submitted(server)
+        reader.read_to(second.encode())
+        engine.begin(0)
+        engine.step(0, 2, 4)
+        reader.read_to(b'"progress":0.5')
+        engine.fail(1, "OutOfMemory")
+        reader.read_to(b"event: end")
+        engine.finish(0)
+        reader.read_to(b"event: end", b"event: end")
+        server.closing()
+        events = reader.rest()
+        for job, last in ((first, "completed"), (second, "failed")):
+            told = [(name, data.get("state")) for name, _, data in events if data["id"] == job]
+            assert told[0] == ("state", "queued")
+            assert told[-1] == ("end", last)
+            assert [name for name, _ in told].count("end") == 1
+
+    def test_a_job_that_begins_and_ends_between_two_looks_is_told(self, hands: Hands) -> None:
+        server, engine = hands()
+        reader = Reader(server, "events")
+        reader.read_to(b"\r\n\r\n")
+        job = submitted(server)
+        engine.begin(0)
+        engine.finish(0)
+        reader.read_to(b"event: end")
+        server.closing()
+        ends = [data["id"] for name, _, data in reader.rest() if name == "end"]
+        assert ends == [job]
+
+    def test_what_ended_before_is_not_told(self, hands: Hands) -> None:
+        server, engine = hands()
+        job = submitted(server)
+        engine.begin(0)
+        engine.finish(0)
+        until(server, job, "completed")
+        reader = Reader(server, "events")
+        reader.read_to(b"\r\n\r\n")
+        server.closing()
+        assert reader.rest() == []
+
+    def test_previews_only_if_asked_for(self, hands: Hands) -> None:
+        server, engine = hands()
+        readers = [Reader(server, f"events{query}") for query in ("?previews=true", "")]
+        for reader in readers:
+            reader.read_to(b"\r\n\r\n")
+        job = submitted(server)
+        engine.begin(0)
+        for reader in readers:
+            reader.read_to(b'"state":"running"')
+        engine.preview(0, 1, RED)
+        readers[0].read_to(b"event: preview")
+        engine.finish(0)
+        for reader in readers:
+            reader.read_to(b"event: end")
+        server.closing()
+        seen, none = ([data for name, _, data in reader.rest() if name == "preview"] for reader in readers)
+        assert none == []
+        assert [data["id"] for data in seen] == [job]
+
+    def test_it_goes_on_until_the_last_job_ended_where_the_server_ends(self, hands: Hands) -> None:
+        server, engine = hands()
+        submitted(server)
+        reader = Reader(server, "events")
+        reader.read_to(b"event: progress")
+        server.closing()
+        engine.begin(0)
+        engine.finish(0)
+        assert reader.rest()[-1][0] == "end"
 
 
 class Receiver:

@@ -1,10 +1,10 @@
-"""A job's life as server-sent events.
+"""The life of a job, or of all, as server-sent events.
 
 Nothing is queued for a reader: whenever one is ready for more, it is sent what is so then.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,6 +38,37 @@ class Pace:
     rest: float = 0.1
 
 
+class _Reader:
+    """What somebody was told of a job so far."""
+
+    def __init__(self, services: Services, entry: Entry) -> None:
+        self._services = services
+        self._entry = entry
+        self._state = ""
+        self._shown: tuple[object, ...] = ()
+        self._preview_step = 0
+
+    async def news(self, *, has_previews: bool) -> AsyncIterator[bytes]:
+        """The events that tell what is new; `end` is the only one of a job that is over."""
+        entry = self._entry
+        changes, job = entry.changes, job_of(self._services, entry)
+        if entry.is_over:
+            yield _event("end", changes, job)
+            return
+        if job["state"] != self._state:
+            self._state = job["state"]
+            yield _event("state", changes, job)
+        seen = tuple(job[name] for name in SHOWN)
+        if seen != self._shown:
+            self._shown = seen
+            yield _event("progress", changes, {name: job[name] for name in ("id", "eta_seconds", *SHOWN)})
+        if has_previews:
+            preview = await latest_preview(self._services, entry)
+            if preview is not None and entry.preview_step != self._preview_step:
+                self._preview_step = entry.preview_step
+                yield _event("preview", changes, _told(entry, preview))
+
+
 async def events_of(
     services: Services, entry: Entry, pace: Pace, *, has_previews: bool
 ) -> AsyncIterator[bytes]:
@@ -49,28 +80,46 @@ async def events_of(
         pace: how often something is sent.
         has_previews: whether previews are sent; they are made from then on.
     """
-    state, shown, preview_step = "", (), 0
+    reader = _Reader(services, entry)
     while True:
-        changes = entry.changes
-        job = job_of(services, entry)
-        if entry.is_over:
-            yield _event("end", changes, job)
+        changes, is_last = entry.changes, entry.is_over
+        async for event in reader.news(has_previews=has_previews):
+            yield event
+        if is_last:
             return
-        if job["state"] != state:
-            state = job["state"]
-            yield _event("state", changes, job)
-        seen = tuple(job[name] for name in SHOWN)
-        if seen != shown:
-            shown = seen
-            yield _event("progress", changes, {name: job[name] for name in ("id", "eta_seconds", *SHOWN)})
-        if has_previews:
-            preview = await latest_preview(services, entry)
-            if preview is not None and entry.preview_step != preview_step:
-                preview_step = entry.preview_step
-                yield _event("preview", changes, _told(entry, preview))
-        while not await _changed(entry, changes, pace.heartbeat):
+        while not await _within(pace.heartbeat, entry.changed(changes)):
             yield HEARTBEAT
         await _rest(entry, pace.rest)
+
+
+async def events_of_all(services: Services, pace: Pace, *, has_previews: bool) -> AsyncIterator[bytes]:
+    """The same of every job: of the unfinished ones at first, then of all that come.
+
+    It ends where the server is about to end and the last job did.
+
+    Args:
+        services: where the jobs are known.
+        pace: how often something is sent.
+        has_previews: whether previews are sent, of those that run.
+    """
+    board = services.board
+    readers = {entry: _Reader(services, entry) for entry in board.active()}
+    newest = board.opened
+    while True:
+        changes = board.changes
+        newest, newcomers = board.opened, board.newest(board.opened - newest)
+        readers |= {entry: _Reader(services, entry) for entry in newcomers}
+        for entry, reader in list(readers.items()):
+            is_last = entry.is_over
+            async for event in reader.news(has_previews=has_previews and entry.state == "running"):
+                yield event
+            if is_last:
+                del readers[entry]
+        if board.is_closed and not board.active():
+            return
+        while not await _within(pace.heartbeat, board.changed(changes)):
+            yield HEARTBEAT
+        await asyncio.sleep(pace.rest)
 
 
 def _told(entry: Entry, preview: Encoded) -> dict[str, Any]:
@@ -78,10 +127,10 @@ def _told(entry: Entry, preview: Encoded) -> dict[str, Any]:
     return {"id": entry.id, "step": entry.preview_step, "media_type": preview.media_type, "image": image}
 
 
-async def _changed(entry: Entry, since: int, seconds: float) -> bool:
+async def _within(seconds: float, change: Awaitable[int]) -> bool:
     try:
         async with asyncio.timeout(seconds):
-            await entry.changed(since)
+            await change
     except TimeoutError:
         return False
     return True

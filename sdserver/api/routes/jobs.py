@@ -1,7 +1,7 @@
 """The job API: requests that are answered at once, and asked about later."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, HTTPException, Query
@@ -14,7 +14,7 @@ from sdserver.api.begin import begin_work
 from sdserver.api.entry import Entry, Result
 from sdserver.api.errors import JsonResponse
 from sdserver.api.jobs.asked import LISTED_KINDS, Asked, JobRequest, asked_for
-from sdserver.api.jobs.events import MEDIA_TYPE, Pace, events_of
+from sdserver.api.jobs.events import MEDIA_TYPE, Pace, events_of, events_of_all
 from sdserver.api.jobs.path import JOBS, RawPathRoute, job_path, segment
 from sdserver.api.jobs.view import Job, JobList, JobWithResult, full_job, job_of
 from sdserver.api.jobs.webhook import Webhooks
@@ -69,6 +69,18 @@ def job_routes(services: Services, pace: Pace | None = None) -> APIRouter:
     return router
 
 
+def event_routes(services: Services, pace: Pace | None = None) -> APIRouter:
+    """What happens to all jobs, in one stream."""
+    router = APIRouter(prefix="/v1", tags=["jobs"])
+
+    @router.get("/events", response_class=StreamingResponse, responses=_STREAM)
+    async def events(previews: Switch = False) -> StreamingResponse:
+        """All jobs' lives as server-sent events: those of `/v1/jobs/{job_id}/events`. It does not end."""
+        return _stream(events_of_all(services, pace or Pace(), has_previews=previews))
+
+    return router
+
+
 def _job_routes(router: APIRouter, services: Services) -> None:
     @router.get("/{job_id}", response_model=JobWithResult)
     async def job(job_id: str, result: Switch = True, preview: Switch = False) -> JsonResponse:
@@ -107,9 +119,7 @@ def _result_routes(router: APIRouter, services: Services, pace: Pace) -> None:
     @router.get("/{job_id}/events", response_class=StreamingResponse, responses=_STREAM)
     async def events(job_id: str, previews: Switch = False) -> StreamingResponse:
         """A job's life as server-sent events: state, progress, preview, and end, which is the last."""
-        stream = events_of(services, _found(services, job_id), pace, has_previews=previews)
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(stream, media_type=MEDIA_TYPE, headers=headers)
+        return _stream(events_of(services, _found(services, job_id), pace, has_previews=previews))
 
     @router.get("/{job_id}/images/{number}", response_class=Response, responses=_PICTURE)
     async def image(job_id: str, number: int) -> Response:
@@ -126,6 +136,11 @@ def _result_routes(router: APIRouter, services: Services, pace: Pace) -> None:
             raise HTTPException(404, f"The job has {len(result.pictures)} pictures, counted from 0.")
         picture = result.pictures[number]
         return Response(picture.data, media_type=picture.media_type, headers={"Cache-Control": "private"})
+
+
+def _stream(events: AsyncIterator[bytes]) -> StreamingResponse:
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events, media_type=MEDIA_TYPE, headers=headers)
 
 
 def _found(services: Services, job_id: str) -> Entry:
