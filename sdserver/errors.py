@@ -6,6 +6,7 @@
     │   ├── InvalidField          a field's value is out of range or of the wrong kind
     │   ├── UnknownSampler        no sampler or schedule of that name
     │   ├── UnknownCheckpoint     no checkpoint of that name
+    │   ├── UnknownPicture        no saved picture of that name
     │   ├── TaskExists            another request goes by that id or key
     │   ├── AddressRefused        an address that a client named is not allowed, or does not answer
     │   ├── SettingsFrozen        the operator does not let clients change that option
@@ -55,6 +56,10 @@ class InvalidField(RequestError):
 
 class UnknownSampler(RequestError):
     """No sampler or schedule of that name."""
+
+
+class UnknownPicture(RequestError):
+    """No saved picture of that name."""
 
 
 class UnknownCheckpoint(RequestError):

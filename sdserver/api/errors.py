@@ -32,6 +32,7 @@ STATUS: Mapping[type[errors.SdServerError], int] = {
     errors.TaskExists: 409,
     errors.UnknownSampler: 400,
     errors.UnknownCheckpoint: 404,
+    errors.UnknownPicture: 404,
     errors.RequestError: 422,
     errors.Refused: 503,
     errors.NotServed: 501,

@@ -25,6 +25,7 @@ from sdserver.api.progress import Progress
 from sdserver.api.routes.cards import card_routes
 from sdserver.api.routes.control import ending_routes, memory_routes
 from sdserver.api.routes.extras import extras_routes
+from sdserver.api.routes.gallery import gallery_routes
 from sdserver.api.routes.generation import generation_routes
 from sdserver.api.routes.interrogate import interrogate_routes
 from sdserver.api.routes.jobs import event_routes, job_routes
@@ -110,6 +111,7 @@ def _application(config: ApiConfig, services: Services, gate: Gate, pages: Seque
         script_routes(services),
         network_routes(services),
         picture_routes(services),
+        gallery_routes(services),
         system_routes(services, has_page=has_page),
         login_routes(gate),
         interrogate_routes(services),

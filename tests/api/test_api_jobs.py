@@ -32,7 +32,7 @@ JOB = {"kind": "txt2img", **FIELDS}
 RED = Picture(8, 8, b"\xff\0\0" * 64)
 KEYS = [
     *("id", "kind", "state", "stopped", "queue_position", "progress", "eta_seconds", "images"),
-    *("images_done", "created", "started", "ended", "error", "result_kept", "result_expired"),
+    *("images_done", "pictures", "created", "started", "ended", "error", "result_kept", "result_expired"),
 ]
 Hands = Callable[..., tuple[Server, HandEngine]]
 
@@ -114,6 +114,10 @@ def test_a_jobs_life(hands: Hands) -> None:
     assert json.loads(result["info"])["all_seeds"] == [5, 6]
     assert [opened(image).size for image in result["images"]] == [(64, 64)] * 2
     assert "result" not in look(server, first, "?result=false")
+    assert look(server, first, "?images=false") == job | {
+        "result": {name: value for name, value in result.items() if name != "images"}
+    }
+    assert job["pictures"] == len(result["images"])
 
 
 def test_the_result_is_what_the_route_answers(serve: Callable[..., Server]) -> None:

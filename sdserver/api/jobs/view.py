@@ -2,14 +2,18 @@
 
 import base64
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from pydantic import BaseModel, Field, JsonValue
 
-from sdserver.api.entry import Entry
+from sdserver.api.entry import Entry, Result
 from sdserver.api.previews import latest_preview
 from sdserver.api.services import Services
+
+
+IMAGES: Final = frozenset({"image", "images"})
+"""What holds pictures in the results of all kinds."""
 
 
 class JobError(BaseModel):
@@ -32,6 +36,7 @@ class Job(BaseModel):
     eta_seconds: float | None = Field(description="null while nothing is known")
     images: int = Field(description="images to be made, as far as known")
     images_done: int
+    pictures: int = Field(description="in the result, with grids; 0 while there is none")
     created: str
     started: str | None
     ended: str | None
@@ -59,6 +64,7 @@ class JobList(BaseModel):
 def job_of(services: Services, entry: Entry) -> dict[str, Any]:
     """The job without its result."""
     failure, is_completed = entry.failure, entry.state == "completed"
+    result = services.board.result_of(entry) if is_completed else None
     error = None
     if failure is not None:
         error = {"type": failure.kind, "message": failure.message, "status": failure.status}
@@ -73,12 +79,13 @@ def job_of(services: Services, entry: Entry) -> dict[str, Any]:
         "eta_seconds": eta,
         "images": entry.tally.images,
         "images_done": entry.tally.done,
+        "pictures": len(result.pictures) if result is not None else 0,
         "created": _iso(entry.created),
         "started": _iso(entry.began),
         "ended": _iso(entry.ended),
         "error": error,
         "result_kept": entry.is_kept,
-        "result_expired": is_completed and entry.is_kept and services.board.result_of(entry) is None,
+        "result_expired": is_completed and entry.is_kept and result is None,
     }
 
 
@@ -92,17 +99,27 @@ def progress_of(entry: Entry) -> tuple[float, float | None]:
     return share, entry.elapsed / share - entry.elapsed
 
 
-async def full_job(services: Services, entry: Entry, *, has_result: bool, has_preview: bool) -> bytes:
+async def full_job(
+    services: Services, entry: Entry, *, has_result: bool, has_images: bool, has_preview: bool
+) -> bytes:
     """The job as JSON, with what is asked for."""
     job = job_of(services, entry)
     if has_result:
         result = services.board.result_of(entry)
-        content = await services.in_thread(result.body) if result is not None else None
+        content = await services.in_thread(lambda: _body(result, has_images)) if result is not None else None
         job["result"] = orjson.Fragment(content) if content is not None else None
     if has_preview:
         preview = None if entry.is_over else await latest_preview(services, entry)
         job["preview"] = base64.b64encode(preview.data).decode() if preview else None
     return orjson.dumps(job)
+
+
+def _body(result: Result, has_images: bool) -> bytes:
+    """The result as JSON. Takes time: call it in a worker thread."""
+    body = result.body()
+    if has_images:
+        return body
+    return orjson.dumps({name: value for name, value in orjson.loads(body).items() if name not in IMAGES})
 
 
 def _iso(seconds: float | None) -> str | None:

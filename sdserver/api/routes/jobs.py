@@ -83,10 +83,14 @@ def event_routes(services: Services, pace: Pace | None = None) -> APIRouter:
 
 def _job_routes(router: APIRouter, services: Services) -> None:
     @router.get("/{job_id}", response_model=JobWithResult)
-    async def job(job_id: str, result: Switch = True, preview: Switch = False) -> JsonResponse:
-        """A job, once it is completed with what the route of its kind answers."""
+    async def job(
+        job_id: str, result: Switch = True, images: Switch = True, preview: Switch = False
+    ) -> JsonResponse:
+        """A job, once it is completed with what the route of its kind answers, or that without pictures."""
         entry = _found(services, job_id)
-        return JsonResponse(await full_job(services, entry, has_result=result, has_preview=preview))
+        return JsonResponse(
+            await full_job(services, entry, has_result=result, has_images=images, has_preview=preview)
+        )
 
     @router.delete("/{job_id}", response_model=Job)
     async def delete(job_id: str) -> JsonResponse:
