@@ -11,11 +11,17 @@ from typing import Final
 from torch import Tensor
 
 from sdserver.jobs.events import Picture, PreviewMethod
-from sdserver.jobs.job import Prompt, Size
+from sdserver.jobs.job import USUAL_TILES, FaceRestorer, Prompt, Size, UpscalerTiles
 from sdserver.jobs.model import Model
 
 SHARED_LENGTHS: Final = frozenset(77 * chunks for chunks in (1, 2, 3, 4, 6, 12))
 """Of contexts, in tokens, that may share a batch: 12 chunks are a multiple of each."""
+
+Scores = tuple[tuple[str, float], ...]
+"""Names, each with a number of 0..1."""
+
+Landmarks = tuple[tuple[tuple[float, float], ...], ...]
+"""Of every face five points (x, y): its eyes, the tip of its nose, the corners of its mouth."""
 
 Key = tuple[Hashable, ...]
 """What calls must share to run as one batch; the first part names their kind."""
@@ -68,7 +74,7 @@ class EncodeText:
     variants: tuple[str, ...] = ()
 
     def batch_key(self) -> Key:
-        return ("text", self.model.checkpoint, self.model.adapters, self.model.embeddings)
+        return ("text", self.model.weights, self.model.adapters, self.model.embeddings)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +98,7 @@ class Predict:
         model, attention = self.model, self.model.attention.of_unet()
         tokens = self.conditioning.context.shape[0]
         drawn = self.evaluation if attention.unet else 0
-        same = (model.checkpoint, model.adapters, model.tiling, attention, drawn)
+        same = (model.weights, model.adapters, model.tiling, attention, drawn)
         return ("predict", tuple(self.x.shape), *same, None if tokens in SHARED_LENGTHS else tokens)
 
 
@@ -112,7 +118,7 @@ class Decode:
     def batch_key(self) -> Key:
         model = self.model
         shape = tuple(self.latent.shape)
-        same = (model.checkpoint, model.vae, model.tiling, model.attention.of_vae())
+        same = (model.weights, model.vae, model.decoder, model.tiling, model.attention.of_vae())
         return ("decode", *same, self.as_values, shape)
 
 
@@ -128,7 +134,8 @@ class Encode:
 
     def batch_key(self) -> Key:
         model = self.model
-        return ("encode", model.checkpoint, model.vae, model.tiling, tuple(self.pixels.shape))
+        same = (model.weights, model.vae, model.encoder, model.tiling)
+        return ("encode", *same, tuple(self.pixels.shape))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +144,10 @@ class Upscale:
 
     upscaler: str
     picture: Picture
+    tiles: UpscalerTiles = USUAL_TILES
 
     def batch_key(self) -> Key:
-        return ("upscale", self.upscaler, self.picture.width, self.picture.height)
+        return ("upscale", self.upscaler, self.tiles, self.picture.width, self.picture.height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +155,8 @@ class Caption:
     """Describe a picture by a network. Result: text.
 
     Attributes:
-        network: its folder.
-        beams, min_length, max_length: see `jobs.job.Describe`.
+        network: its folder or file.
+        beams, min_length, max_length, vocabulary: see `jobs.job.Describe`.
     """
 
     network: str
@@ -156,9 +164,89 @@ class Caption:
     beams: int
     min_length: int
     max_length: int
+    vocabulary: str = ""
 
     def batch_key(self) -> Key:
-        return ("caption", self.network, self.beams, self.min_length, self.max_length)
+        search = (self.beams, self.min_length, self.max_length)
+        return ("caption", self.network, self.vocabulary, *search)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How well each label of DeepDanbooru fits a picture. Result: `Scores`, in the network's order."""
+
+    network: str
+    picture: Picture
+
+    def batch_key(self) -> Key:
+        return ("score", self.network)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFeature:
+    """Where CLIP sees a picture. Result: (width,), float32, of length 1, on the CPU.
+
+    Attributes:
+        network: its file or folder.
+    """
+
+    network: str
+    picture: Picture
+
+    def batch_key(self) -> Key:
+        return ("feature", self.network)
+
+
+@dataclass(frozen=True, slots=True)
+class TextFeatures:
+    """Where CLIP sees some texts. Result: (texts, width), float32, rows of length 1, on the CPU."""
+
+    network: str
+    texts: tuple[str, ...]
+
+    def batch_key(self) -> Key:
+        return ("text features", self.network, self.texts)
+
+
+@dataclass(frozen=True, slots=True)
+class FindFaces:
+    """Find the faces in a picture. Result: `Landmarks`, of the surest face first."""
+
+    restorer: FaceRestorer
+    picture: Picture
+
+    def batch_key(self) -> Key:
+        return ("faces", "find", self.restorer)
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreFace:
+    """Make a face clear. Result: `jobs.events.Picture`.
+
+    Attributes:
+        face: upright, 512 x 512 pixels, and so is the result.
+    """
+
+    restorer: FaceRestorer
+    face: Picture
+
+    def batch_key(self) -> Key:
+        return ("faces", "restore", self.restorer)
+
+
+@dataclass(frozen=True, slots=True)
+class ParseFace:
+    """Tell which pixels of a face are its own, not hair or background. Result: a byte each, 255 or 0.
+
+    Attributes:
+        face: upright, 512 x 512 pixels.
+    """
+
+    restorer: FaceRestorer
+    face: Picture
+
+    def batch_key(self) -> Key:
+        return ("faces", "parse", self.restorer)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,7 +264,7 @@ class Preview:
     def batch_key(self) -> Key:
         model = self.model
         shape = tuple(self.latent.shape)
-        return ("preview", self.method, model.checkpoint, model.vae, model.tiling, shape)
+        return ("preview", self.method, model.weights, model.vae, model.tiling, shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,5 +287,10 @@ class Interrupted(Exception):
     """Thrown into a program to have it finish early with the picture it has so far."""
 
 
-DeviceCall = UseModel | EncodeText | Predict | Decode | Encode | Upscale | Caption | Preview
+WithoutModel = (
+    Upscale | Caption | Score | PictureFeature | TextFeatures | FindFaces | RestoreFace | ParseFace
+)
+"""Calls of programs that no checkpoint is needed for."""
+
+DeviceCall = UseModel | EncodeText | Predict | Decode | Encode | WithoutModel | Preview
 Call = DeviceCall | Report

@@ -14,14 +14,17 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from sdserver.api.answer.answer import Encoded
 from sdserver.api.options import Snapshot
 from sdserver.api.wire import Str
-from sdserver.errors import InvalidField, MissingModel
+from sdserver.errors import InvalidField
 from sdserver.images.decode import decode
 from sdserver.images.pictures import to_picture
 from sdserver.jobs.events import Finished, Picture
-from sdserver.jobs.job import Describe
+from sdserver.jobs.job import Describe, Job, Label, LabelRules
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sdserver.api.work import Work
+    from sdserver.catalog.networks import Networks
 
 CAPTIONS: Final = "clip"
 TAGS: Final = "deepdanbooru"
@@ -30,6 +33,11 @@ TAGS: Final = "deepdanbooru"
 BEAMS: Final = "interrogate_clip_num_beams"
 MIN_LENGTH: Final = "interrogate_clip_min_length"
 MAX_LENGTH: Final = "interrogate_clip_max_length"
+SHOWS_SCORES: Final = "interrogate_return_ranks"
+SKIPPED_LISTS: Final = "interrogate_clip_skip_categories"
+LIST_LIMIT: Final = "interrogate_clip_dict_limit"
+THRESHOLD: Final = "interrogate_deepbooru_score_threshold"
+LEFT_OUT: Final = "deepbooru_filter_tags"
 
 
 class InterrogateRequest(BaseModel):
@@ -92,22 +100,19 @@ async def interrogate_work(work: Work, request: InterrogateRequest) -> Descripti
     services, entry = work.services, work.entry
     image = await services.addresses.fetch(request.image, "image")
     picture = await services.in_thread(partial(_picture, image, services.config.limits.max_init_pixels))
-    if request.model == TAGS:
-        raise MissingModel(
-            f"Describing pictures by {TAGS!r} takes the network DeepDanbooru"
-            " (models/torch_deepdanbooru/model-resnet_custom_v3.pt), which this version cannot run:"
-            f" ask for {CAPTIONS!r}, or describe the picture elsewhere."
-        )
-    if request.model != CAPTIONS:
+    if request.model not in (CAPTIONS, TAGS):
         raise HTTPException(404, "Model not found")
-    caption = await caption_of(work, f"{entry.request_id}/0", picture, services.options.snapshot())
+    options = services.options.snapshot()
+    caption = await caption_of(work, f"{entry.request_id}/0", picture, options, request.model)
     if caption is None:
         raise asyncio.CancelledError
     return Description(caption)
 
 
-async def caption_of(work: Work, job_id: str, picture: Picture, options: Snapshot) -> str | None:
-    """Have the engine describe a picture; None if somebody stopped that.
+async def caption_of(
+    work: Work, job_id: str, picture: Picture, options: Snapshot, model: str = CAPTIONS
+) -> str | None:
+    """Have the engine describe a picture by one of the two models; None if somebody stopped that.
 
     Raises:
         MissingModel: no network that does it is there.
@@ -115,8 +120,8 @@ async def caption_of(work: Work, job_id: str, picture: Picture, options: Snapsho
         Refused, JobError, CheckpointError: as `interrogate_work`.
     """
     services = work.services
-    network = await services.in_thread(services.networks.captioner)
-    job = Describe(job_id, picture, str(network), options.whole(BEAMS), *_lengths(options))
+    asked: Callable[[Networks, str, Picture, Snapshot], Job] = _label if model == TAGS else _describe
+    job = await services.in_thread(partial(asked, services.networks, job_id, picture, options))
     (end,) = await work.results(work.entry.submit(services.engine, [job]))
     return end.text if isinstance(end, Finished) else None
 
@@ -124,6 +129,35 @@ async def caption_of(work: Work, job_id: str, picture: Picture, options: Snapsho
 def _picture(image: str, most: int) -> Picture:
     """The client's picture, decoded and checked. Blocks."""
     return to_picture(decode(image, "image", most))
+
+
+def _describe(networks: Networks, job_id: str, picture: Picture, options: Snapshot) -> Describe:
+    """What the options ask of BLIP, and of CLIP where there are words to rank. Blocks."""
+    captioner = networks.captioner()
+    lengths = _lengths(options)
+    skipped = options[SKIPPED_LISTS]
+    ranking = networks.ranking(
+        frozenset(skipped) if isinstance(skipped, list) else frozenset(),
+        options.whole(LIST_LIMIT),
+        shows_scores=options.flag(SHOWS_SCORES),
+    )
+    vocabulary = str(captioner.vocabulary) if captioner.vocabulary else ""
+    beams = options.whole(BEAMS)
+    return Describe(job_id, picture, str(captioner.path), beams, *lengths, vocabulary, ranking)
+
+
+def _label(networks: Networks, job_id: str, picture: Picture, options: Snapshot) -> Label:
+    """What the options ask of DeepDanbooru. Blocks."""
+    left_out = options.text(LEFT_OUT).split(",")
+    rules = LabelRules(
+        threshold=options.number(THRESHOLD),
+        is_sorted=options.flag("deepbooru_sort_alpha"),
+        uses_spaces=options.flag("deepbooru_use_spaces"),
+        escapes=options.flag("deepbooru_escape"),
+        left_out=frozenset(name.strip().replace(" ", "_") for name in left_out),
+        shows_scores=options.flag(SHOWS_SCORES),
+    )
+    return Label(job_id, picture, str(networks.labeller()), rules)
 
 
 def _lengths(options: Snapshot) -> tuple[int, int]:

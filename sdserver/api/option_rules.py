@@ -1,4 +1,4 @@
-"""Which values AUTOMATIC1111's options may have here: kinds, choices, ranges, and what is not served.
+"""Which values AUTOMATIC1111's options may have here: kinds, choices and ranges.
 
 The data file `options.json` holds every option of AUTOMATIC1111 1.10 with its default; a default's
 type is the option's kind.
@@ -42,6 +42,9 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "hires_fix_refiner_pass": ("first pass", "second pass", "both passes"),
     "uni_pc_variant": ("bh1", "bh2", "vary_coeff"),
     "uni_pc_skip_type": ("time_uniform", "time_quadratic", "logSNR"),
+    "sd_vae_encode_method": ("Full", "TAESD"),
+    "sd_vae_decode_method": ("Full", "TAESD"),
+    "fp8_storage": ("Disable", "Enable for SDXL", "Enable"),
 }
 
 RANGES: Mapping[str, tuple[float, float]] = {
@@ -49,6 +52,9 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "comma_padding_backtrack": (0, 74),
     "jpeg_quality": (1, 100),
     "img_downscale_threshold": (0, 1e6),
+    "sd_checkpoints_limit": (1, 10),
+    "sd_checkpoint_cache": (0, 10),
+    "sd_vae_checkpoint_cache": (0, 10),
     "target_side_length": (1, 65_500),
     "n_rows": (-1, 1000),
     "directories_max_prompt_words": (1, 100),
@@ -75,6 +81,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "initial_noise_multiplier": (0, 100),
     "img2img_extra_noise": (0, 100),
     "inpainting_mask_weight": (0, 1),
+    "code_former_weight": (0, 1),
     "token_merging_ratio": (0, 1),
     "token_merging_ratio_img2img": (0, 1),
     "token_merging_ratio_hr": (0, 1),
@@ -84,9 +91,13 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "hypertile_max_depth_vae": (0, 3),
     "hypertile_max_tile_vae": (0, 8192),
     "hypertile_swap_size_vae": (1, 64),
+    "ESRGAN_tile": (0, 4096),
+    "ESRGAN_tile_overlap": (0, 1024),
     "interrogate_clip_num_beams": (1, 16),
     "interrogate_clip_min_length": (1, 128),
     "interrogate_clip_max_length": (5, 256),
+    "interrogate_clip_dict_limit": (0, 1e5),
+    "interrogate_deepbooru_score_threshold": (0, 1),
 }
 
 COLORS = frozenset(
@@ -97,18 +108,6 @@ COLORS = frozenset(
         "img2img_background_color",
     }
 )
-
-ONLY_SERVED: Mapping[str, tuple[OptionValue, ...]] = {
-    "sd_unet": ("Automatic", "None"),
-    "sd_vae_encode_method": ("Full",),
-    "sd_vae_decode_method": ("Full",),
-    "fp8_storage": ("Disable",),
-    "face_restoration": (False,),
-    "enable_batch_seeds": (True,),
-    "upscaler_for_img2img": (None, "", "None"),
-    "no_dpmpp_sde_batch_determinism": (False,),
-}
-"""Options that would change the picture, with the values this version can honour."""
 
 _WHOLE = (-(2**63), 2**64 - 1)
 """What JSON can be relied on to hold."""
@@ -140,21 +139,6 @@ def normalise(key: str, value: object, default: OptionValue) -> OptionValue:
         raise InvalidField(key, f"The option {key!r} cannot be set: {error.message()}.") from None
     _check(key, result)
     return result
-
-
-def check_served(values: Mapping[str, OptionValue]) -> None:
-    """See that nothing is asked which would silently be ignored.
-
-    Raises:
-        InvalidField: an option that changes pictures has a value this version cannot honour.
-    """
-    for key, served in ONLY_SERVED.items():
-        if key in values and values[key] not in served:
-            shown = " or ".join(map(repr, served))
-            message = (
-                f"The option {key!r} = {values[key]!r} is not supported by this version: set it to {shown}."
-            )
-            raise InvalidField(key, message)
 
 
 def _convert(value: object, default: OptionValue) -> OptionValue:

@@ -4,14 +4,14 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from sdserver.api.option_rules import RESTRICTED, OptionValue, check_served, defaults, normalise
+from sdserver.api.option_rules import RESTRICTED, OptionValue, defaults, normalise
 from sdserver.api.option_sections import NOTHING_FROZEN, Freeze, sections_of
-from sdserver.errors import InvalidField, SettingsError
+from sdserver.errors import InvalidField, SettingsError, SettingsFrozen
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,7 @@ class Options:
         self._freeze = freeze
         self._sections = sections_of(self._defaults)
         self._lock = threading.Lock()
+        self._listeners: list[Callable[[Snapshot], None]] = []
         stored = _read(path)
         self._foreign = {key: value for key, value in stored.items() if key not in self._defaults}
         self._values = dict(self._defaults)
@@ -105,7 +106,7 @@ class Options:
             field: what to name in an error where a key is not known.
 
         Raises:
-            InvalidField: a key is not known, or a value is of the wrong kind, out of range or not served.
+            InvalidField: a key is not known, or a value is of the wrong kind or out of range.
             SettingsFrozen: clients may not change one of them.
         """
         unknown = [key for key in changes if key not in self._defaults]
@@ -121,13 +122,27 @@ class Options:
         changed = {key: value for key, value in parsed.items() if value != current[key]}
         # Some clients say by an empty name that they choose no checkpoint.
         self._freeze.check((key for key in changed if key != CHECKPOINT or changed[key]), self._sections)
-        check_served(changed)
         return changed
+
+    def is_frozen(self, key: str) -> bool:
+        """Whether clients may not change an option."""
+        try:
+            self._freeze.check([key], self._sections)
+        except SettingsFrozen:
+            return True
+        return False
 
     def apply(self, changes: Mapping[str, OptionValue]) -> None:
         """Set options that `parse` has checked. The file is not written."""
         with self._lock:
             self._values = {**self._values, **changes}
+        for listener in self._listeners:
+            listener(self.snapshot())
+
+    def follow(self, listener: Callable[[Snapshot], None]) -> None:
+        """Tell somebody the options now and whenever some are set, in the thread that sets them."""
+        self._listeners.append(listener)
+        listener(self.snapshot())
 
     def save(self) -> None:
         """Write the file at once and whole. Blocks: call it in a worker thread.

@@ -16,15 +16,13 @@ from sdserver.jobs.events import Picture
 
 Contents = Literal["samples", "grids"]
 INIT_FOLDER = "outdir_init_images"
-BEFORE_HIRES = "save_images_before_highres_fix"
 
 
 def check_folders(plan: Plan, saver: Saver) -> None:
     """See, before any work is done, that pictures may be saved where the options say.
 
     Raises:
-        InvalidField: the request saves its pictures and a folder lies outside `outputs`, or the first
-            pass's picture is to be saved, which is never decoded.
+        InvalidField: the request saves its pictures and a folder lies outside `outputs`.
     """
     options = plan.options
     keys = [_folder_option(plan, "samples"), _folder_option(plan, "grids")]
@@ -37,9 +35,6 @@ def check_folders(plan: Plan, saver: Saver) -> None:
         except ValueError as error:
             message = f"Pictures cannot be saved, the option {key!r} is not allowed: {error}"
             raise InvalidField(key, message) from None
-    if plan.request.save_images and plan.hires is not None and options.flag(BEFORE_HIRES):
-        message = f"The option {BEFORE_HIRES!r} is not served: the first pass is never decoded. Turn it off."
-        raise InvalidField(BEFORE_HIRES, message)
 
 
 def picture_rules(plan: Plan) -> SaveRules:

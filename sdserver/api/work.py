@@ -11,12 +11,13 @@ from sdserver.api.answer.render import Delivered, deliver, render_answer
 from sdserver.api.answer.shown import Keeping
 from sdserver.api.engine import Ticket
 from sdserver.api.entry import Entry
+from sdserver.api.fitting import with_fitted, with_fitted_results
 from sdserver.api.options import CHECKPOINT
 from sdserver.api.requests import Img2ImgRequest, Request
 from sdserver.api.saving import check_folders
 from sdserver.api.scripts.drive import run_script
 from sdserver.api.services import Services
-from sdserver.api.translate.plan import Plan, Sources
+from sdserver.api.translate.plan import NOTHING_GIVEN, Given, Plan, Sources
 from sdserver.api.translate.resolve import translate
 from sdserver.catalog.checkpoint import Checkpoint
 from sdserver.errors import NotReady
@@ -51,22 +52,28 @@ class Work:
         if request.script_name:
             return await run_script(self, request)
         plan = await self.resolved(request)
-        ends = await self.ends_of([plan])
+        (ends,) = await self.ends_of([plan])
+        plan = await with_fitted_results(self, plan, ends, is_kept=request.save_images)
+        known = await self._hashed(plan)
         keeping = Keeping(request.save_images, request.save_images)
-        (delivered,) = await self.delivered([plan], ends, [keeping])
-        return await self.services.in_thread(lambda: render_answer(delivered))
+        # In one go: every change of threads costs as much as describing a picture.
+        return await self.services.in_thread(
+            lambda: render_answer(self._delivered(plan, ends, known, keeping))
+        )
 
     async def resolved(self, request: Request) -> Plan:
         """The request as a plan, checked."""
         plan = await self._translated(request)
         check_folders(plan, self.services.saver)
-        return plan
+        return await with_fitted(self, plan, lambda images: self._plan(request, Given(fitted=images)))
 
     async def _translated(self, request: Request) -> Plan:
-        request_id = self.entry.request_id
-        if isinstance(request, Img2ImgRequest) or request.infotext:
-            return await self.services.in_thread(lambda: translate(request, request_id, self.sources))
-        return translate(request, request_id, self.sources)
+        if isinstance(request, Img2ImgRequest) or request.infotext or request.restore_faces:
+            return await self.services.in_thread(lambda: self._plan(request))
+        return self._plan(request)
+
+    def _plan(self, request: Request, given: Given = NOTHING_GIVEN) -> Plan:
+        return translate(request, self.entry.request_id, self.sources, given)
 
     async def ends_of(self, plans: Sequence[Plan]) -> list[Ends]:
         """Run the plans' jobs, all together; the ends of each plan's.
@@ -78,7 +85,7 @@ class Work:
         for plan in plans:
             self._keep_overrides(plan)
         # A large file takes seconds to hash; that goes on beside the jobs.
-        hashing = [asyncio.ensure_future(self._hashed(plan)) for plan in plans]
+        hashing = [asyncio.ensure_future(self._hashed(plan)) for plan in plans if _unhashed(plan)]
         ends = list(await self.results(ticket))
         del hashing
         return [[ends.pop(0) for _ in plan.jobs] for plan in plans]
@@ -104,7 +111,8 @@ class Work:
         """What the plans' jobs made, finished, saved and described."""
         found = []
         # One after the other, so that others get their turn and a client who left ends it.
-        for plan, end, kept in zip(plans, ends, keeping, strict=True):
+        for asked, end, kept in zip(plans, ends, keeping, strict=True):
+            plan = await with_fitted_results(self, asked, end, is_kept=kept.samples)
             known = await self._hashed(plan)
             found.append(await self.services.in_thread(partial(self._delivered, plan, end, known, kept)))
         return found
@@ -115,6 +123,8 @@ class Work:
         return deliver(plan, ends, facts, services.saver, keeping)
 
     async def _hashed(self, plan: Plan) -> list[Checkpoint]:
+        if not _unhashed(plan):
+            return list(plan.checkpoints)
         return list(await asyncio.gather(*(self.services.hashed(file) for file in plan.checkpoints)))
 
     def _keep_overrides(self, plan: Plan) -> None:
@@ -122,3 +132,8 @@ class Work:
             self.services.options.apply(plan.overrides)
             if CHECKPOINT in plan.overrides:
                 self.services.tell_chosen(plan.checkpoint)
+
+
+def _unhashed(plan: Plan) -> bool:
+    """Whether a checkpoint's hash has to be found."""
+    return any(not file.is_folder and file.sha256 is None for file in plan.checkpoints)

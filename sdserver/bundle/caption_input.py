@@ -45,6 +45,11 @@ class Preparation:
         return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
 
 
+def usual_preparation(side: int) -> Preparation:
+    """BLIP's, for a network that takes squares."""
+    return Preparation(side, side, Image.Resampling.BICUBIC.value, MEAN, DEVIATION)
+
+
 def preparation_of(folder: Path, image_size: object) -> Preparation:
     """What the folder's preprocessor_config.json says; BLIP's usual preparation where there is none.
 

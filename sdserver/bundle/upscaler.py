@@ -21,9 +21,7 @@ from sdserver.bundle.memory import is_out_of_memory
 from sdserver.errors import UnreadableCheckpoint, UnsupportedCheckpoint
 from sdserver.images.tiles import combine, enlarged, split
 from sdserver.jobs.events import Picture
-
-TILE = 192
-OVERLAP = 8
+from sdserver.jobs.job import UpscalerTiles
 
 _KEPT = 2
 _PICKLED = (".pth", ".pt", ".ckpt", ".bin")
@@ -44,8 +42,8 @@ class Upscalers:
         self._allow_pickle = allow_pickle
         self._loaded: OrderedDict[tuple[str, int, int], Any] = OrderedDict()
 
-    def enlarge(self, path: str, picture: Picture) -> Picture:
-        """The picture larger by the network's factor: in tiles of 192 pixels that overlap by 8.
+    def enlarge(self, path: str, picture: Picture, asked: UpscalerTiles) -> Picture:
+        """The picture larger by the network's factor, made in tiles.
 
         Raises:
             UnreadableCheckpoint: the file is missing, damaged, or no upscaler.
@@ -54,9 +52,12 @@ class Upscalers:
         """
         network = self._get(path)
         whole = Image.frombytes("RGB", (picture.width, picture.height), picture.pixels)
-        tiles = split(whole, TILE, TILE, OVERLAP)
-        images = [[_run(network, tile.image, self._device) for tile in row] for row in tiles.rows]
-        result = combine(enlarged(tiles, images, images[0][0].width // TILE))
+        if asked.side == 0:
+            result = _run(network, whole, self._device)
+        else:
+            tiles = split(whole, asked.side, asked.side, asked.overlap)
+            images = [[_run(network, tile.image, self._device) for tile in row] for row in tiles.rows]
+            result = combine(enlarged(tiles, images, images[0][0].width // asked.side))
         return Picture(result.width, result.height, result.tobytes())
 
     def clear(self) -> None:

@@ -1,12 +1,14 @@
 """The autoencoder: latents to pictures and back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from sdserver.bundle.device import Placement
+from sdserver.bundle.readback import NO_NUMBER, pictures_of
 from sdserver.bundle.self_attention import tiled_decoder
 from sdserver.bundle.spec import Spec
 from sdserver.bundle.tiling import Tiling
@@ -15,7 +17,6 @@ from sdserver.jobs.events import Picture
 from sdserver.jobs.model import Attention
 
 PLAIN = Attention()
-_NO_NUMBER = "The networks' result is not a number: start the server with precision fp32 or bf16."
 
 ORIGINAL_WIDTHS: Final = (128, 256, 512, 512)
 _ENCODER = ("encoder.", "quant_conv.")
@@ -44,18 +45,25 @@ class Autoencoder:
             _order_encoder(vae, self._encoder_order)
 
     def decode(
-        self, latents: Tensor, *, tiling: bool = False, attention: Attention = PLAIN
+        self, latents: Tensor, *, tiling: bool = False, attention: Attention = PLAIN, piece: int = 0
     ) -> list[Picture | Exception]:
         """Decode latents (n, channels, h, w) to n pictures, or an EngineFailure where there is none.
 
-        Values are clamped to 0..1, scaled by 255 and truncated, not rounded: A1111's way.
+        Values are clamped to 0..1, scaled by 255 and truncated, not rounded: A1111's way. With `piece` this
+        is done in overlapping pieces of so many cells a side, which takes less memory and is not quite exact.
         """
-        return [picture_of(image) for image in self.values(latents, tiling=tiling, attention=attention)]
+        return pictures_of(self.values(latents, tiling=tiling, attention=attention, piece=piece))
 
-    def values(self, latents: Tensor, *, tiling: bool = False, attention: Attention = PLAIN) -> Tensor:
+    def values(
+        self, latents: Tensor, *, tiling: bool = False, attention: Attention = PLAIN, piece: int = 0
+    ) -> Tensor:
         """Decode latents (n, channels, h, w) to (n, 3, height, width), float32, around -1..1: neither
-        clamped nor rounded.
+        clamped nor rounded. `piece` as for `decode`.
         """
+        with in_pieces(self._vae, piece):
+            return self._values(latents, attention, tiling=tiling)
+
+    def _values(self, latents: Tensor, attention: Attention, *, tiling: bool) -> Tensor:
         self._tiling.switch(tiling)
         images = self._decode(latents, attention)
         if self._overflows(latents, images):
@@ -80,20 +88,26 @@ class Autoencoder:
         """Whether it has the size of Stable Diffusion's own; others have latents of their own."""
         return tuple(self._vae.config.block_out_channels) == ORIGINAL_WIDTHS
 
+    @property
+    def bytes(self) -> int:
+        """Memory that its parameters take."""
+        return sum(parameter.nbytes for parameter in self._vae.parameters())
+
     def move(self, device: torch.device) -> None:
         """Have the parameters lie on a device; it runs only on its own."""
         self._vae.to(device)
 
-    def encode(self, pixels: Tensor, *, tiling: bool = False) -> list[Tensor | Exception]:
+    def encode(self, pixels: Tensor, *, tiling: bool = False, piece: int = 0) -> list[Tensor | Exception]:
         """Encode pixels (n, 3, height, width) in -1..1 to n latents (channels, h, w), float32, or an
-        EngineFailure where there is none.
+        EngineFailure where there is none. `piece` as for `decode`.
         """
         self._tiling.switch(tiling)
-        latents = self._encode(pixels)
-        if self._overflows(pixels, latents):
-            self._to_fp32()
+        with in_pieces(self._vae, piece):
             latents = self._encode(pixels)
-        return [latent if _all_numbers(latent) else EngineFailure(_NO_NUMBER) for latent in latents]
+            if self._overflows(pixels, latents):
+                self._to_fp32()
+                latents = self._encode(pixels)
+        return [latent if _all_numbers(latent) else EngineFailure(NO_NUMBER) for latent in latents]
 
     def _overflows(self, given: Tensor, result: Tensor) -> bool:
         return self._dtype != torch.float32 and not _all_numbers(result) and _all_numbers(given)
@@ -117,6 +131,32 @@ class Autoencoder:
         return result
 
 
+PIECES: Final = (64, 32)
+"""Sides in cells of the pieces that are tried one after the other where memory does not suffice."""
+_PIECEWISE: Final = ("use_tiling", "tile_latent_min_size", "tile_sample_min_size")
+
+
+@contextmanager
+def in_pieces(vae: Any, piece: int) -> Iterator[None]:
+    """Have an AutoencoderKL work in overlapping pieces of so many cells a side, inside the context.
+
+    Args:
+        vae: diffusers'.
+        piece: 0 for the whole at once.
+    """
+    if not piece:
+        yield
+        return
+    before = {name: getattr(vae, name) for name in _PIECEWISE}
+    cell = 2 ** (len(vae.config.block_out_channels) - 1)
+    try:
+        vae.use_tiling, vae.tile_latent_min_size, vae.tile_sample_min_size = True, piece, piece * cell
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(vae, name, value)
+
+
 def _order_encoder(vae: nn.Module, order: torch.memory_format) -> None:
     for name, parameter in vae.named_parameters():
         if name.startswith(_ENCODER):
@@ -128,14 +168,10 @@ def _all_numbers(values: Tensor) -> bool:
     return bool(values.isfinite().all().item())
 
 
-def picture_of(image: Tensor) -> Picture | EngineFailure:
-    """The bytes of values (3, height, width) in -1..1; an EngineFailure if one is not a number."""
-    if not _all_numbers(image):
-        return EngineFailure(_NO_NUMBER)
-    _, height, width = image.shape
-    levels = ((image + 1) / 2).clamp(0, 1) * 255
-    pixels = levels.to(torch.uint8).permute(1, 2, 0).contiguous().cpu()
-    return Picture(width, height, pixels.numpy().tobytes())
+def picture_of(image: Tensor) -> Picture | Exception:
+    """As `readback.pictures_of`, of a single one (3, height, width)."""
+    (picture,) = pictures_of(image[None])
+    return picture
 
 
 def as_batch(latents: Sequence[Tensor]) -> Tensor:

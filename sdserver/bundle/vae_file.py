@@ -1,9 +1,9 @@
 """VAEs of their own file, to be used in the place of a checkpoint's own."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,13 +16,19 @@ from torch import Tensor, nn
 from sdserver.bundle.convert import vae_sources
 from sdserver.bundle.device import Placement
 from sdserver.bundle.dims import VAE
-from sdserver.bundle.load import check_tensors, read_tensor
+from sdserver.bundle.fill import check_tensors, read_state
+from sdserver.bundle.offload import Offload, lodge_vae
 from sdserver.bundle.spec import Spec, VaeSpec
+from sdserver.bundle.staging import Staging
 from sdserver.bundle.vae import Autoencoder
 from sdserver.bundle.weights import Shapes, Weights, open_weights
 from sdserver.errors import CheckpointError, UnreadableCheckpoint
 
 _KEPT = 2
+_HOME = torch.device("cpu")
+_Key = tuple[str, int, int]
+OWN = "vae"
+"""The name by which a checkpoint's own VAE takes turns with its other networks."""
 
 
 class Autoencoders:
@@ -31,15 +37,35 @@ class Autoencoders:
     Args:
         own: diffusers' AutoencoderKL; others must have its dimensions.
         allow_pickle: whether .pt, .ckpt and the like may be read (weights only).
+        most: how many of the others are kept, at least 1.
+        offload: where the networks take turns on the device; `own` then lies in the CPU's memory.
     """
 
-    def __init__(self, own: nn.Module, spec: Spec, placement: Placement, *, allow_pickle: bool) -> None:
+    def __init__(
+        self,
+        own: nn.Module,
+        spec: Spec,
+        placement: Placement,
+        *,
+        allow_pickle: bool,
+        most: Callable[[], int] = lambda: _KEPT,
+        offload: Offload | None = None,
+    ) -> None:
         self._module = own
         self._own = Autoencoder(own, spec, placement)
         self._spec = spec
         self._placement = placement
         self._allow_pickle = allow_pickle
-        self._others: OrderedDict[tuple[str, int, int], Autoencoder] = OrderedDict()
+        self._most = most
+        self._offload = offload
+        if offload is not None:
+            lodge_vae(offload, OWN, own)
+        self._others: OrderedDict[_Key, Autoencoder] = OrderedDict()
+
+    @property
+    def bytes(self) -> int:
+        """Memory that all of them take."""
+        return self._own.bytes + sum(one.bytes for one in self._others.values())
 
     def move(self, device: torch.device) -> None:
         """Have all parameters lie on a device; they run only on their own."""
@@ -62,12 +88,22 @@ class Autoencoders:
             raise UnreadableCheckpoint(f"The VAE {Path(path).name} cannot be read: {error}") from error
         key = path, status.st_mtime_ns, status.st_size
         if key not in self._others:
-            while len(self._others) >= _KEPT:
-                self._others.popitem(last=False)
-            module = read_vae_file(Path(path), self._module, self._placement, allow_pickle=self._allow_pickle)
-            self._others[key] = Autoencoder(module, self._spec, self._placement)
+            while len(self._others) >= max(1, self._most()):
+                self._drop(*self._others.popitem(last=False))
+            self._others[key] = self._loaded(key)
         self._others.move_to_end(key)
         return self._others[key]
+
+    def _loaded(self, key: _Key) -> Autoencoder:
+        place = self._placement if self._offload is None else replace(self._placement, device=_HOME)
+        module = read_vae_file(Path(key[0]), self._module, place, allow_pickle=self._allow_pickle)
+        if self._offload is not None:
+            lodge_vae(self._offload, str(key), module)
+        return Autoencoder(module, self._spec, self._placement)
+
+    def _drop(self, key: _Key, _autoencoder: Autoencoder) -> None:
+        if self._offload is not None:
+            self._offload.leave(str(key))
 
 
 def read_vae_file(path: Path, like: Any, placement: Placement, *, allow_pickle: bool) -> nn.Module:
@@ -83,18 +119,14 @@ def read_vae_file(path: Path, like: Any, placement: Placement, *, allow_pickle: 
         with _open(path, allow_pickle=allow_pickle) as weights:
             sources = vae_sources(spec, frozenset(weights.shapes))
             check_tensors(module, sources, weights.shapes, VAE)
-            state = {
-                name: read_tensor(weights, sources[name], tuple(empty.shape), placement)
-                for name, empty in module.state_dict().items()
-            }
+            read_state(module, weights, sources, placement)
     except CheckpointError as error:
         raise type(error)(f"The VAE {path.name} does not fit the checkpoint: {error}") from error
     except (SafetensorError, OSError) as error:
         raise UnreadableCheckpoint(
             f"The VAE {path.name} cannot be read, download it again: {error}"
         ) from error
-    module.load_state_dict(state, assign=True)
-    return module.eval().requires_grad_(requires_grad=False)
+    return module
 
 
 @contextmanager
@@ -118,3 +150,6 @@ class _Bare:
 
     def tensor(self, name: str) -> Tensor:
         return self.weights.tensor(name.removeprefix(VAE))
+
+    def staged(self, name: str, staging: Staging) -> Tensor:
+        return self.weights.staged(name.removeprefix(VAE), staging)

@@ -6,14 +6,21 @@ of a path.
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdserver.catalog import vaes
-from sdserver.catalog.captioners import find_captioner
+from sdserver.catalog.captioners import (
+    Captioner,
+    find_captioner,
+    find_clip,
+    find_labeller,
+    read_word_lists,
+)
 from sdserver.catalog.embedding_picture import ENDINGS as PICTURE_ENDINGS
 from sdserver.catalog.embeddings import EmbeddingFacts, carried_name, is_picture, read_embedding, text_width
+from sdserver.catalog.face_restorers import NO_FACES, FaceFiles, FaceFolders, find_restorer, listed_restorers
 from sdserver.catalog.file_facts import FileFacts, Stamp, stamp_of
 from sdserver.catalog.hashes import HashCache, Part
 from sdserver.catalog.loras import Loras, describe_lora
@@ -21,6 +28,7 @@ from sdserver.catalog.network_file import NetworkFile, NetworkKind
 from sdserver.catalog.scan import VAE_ENDINGS, is_pickle, walk_files
 from sdserver.catalog.upscalers import real_esrgan_name
 from sdserver.errors import InvalidField, RequestError
+from sdserver.jobs.job import FaceRestorerKind, Ranking
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +56,10 @@ class NetworkFolders:
         beside_checkpoints: where only `*.vae.safetensors` (and `.vae.pt`, `.vae.ckpt`) are VAEs.
         vae_path: A1111's `--vae-path`: the VAE of every picture, if given.
         blip: where the network lies that describes pictures.
+        danbooru: where the network lies that gives pictures labels.
+        clip: where the network may lie that ranks words for captions; the first that has one counts.
+        interrogate: where lists of such words may lie; likewise.
+        faces: where those lie that restore faces.
     """
 
     lora: Sequence[Path] = ()
@@ -59,6 +71,10 @@ class NetworkFolders:
     beside_checkpoints: Sequence[Path] = ()
     vae_path: Path | None = None
     blip: Path | None = None
+    danbooru: Path | None = None
+    clip: Sequence[Path] = ()
+    interrogate: Sequence[Path] = ()
+    faces: FaceFolders = NO_FACES
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +172,47 @@ class Networks:
         """Every upscaling network, by name without regard to case."""
         return tuple(self._lists.upscalers.values())
 
-    def captioner(self) -> Path:
-        """The folder of the network that describes pictures, looked for now: call it in a worker thread.
+    def captioner(self) -> Captioner:
+        """The network that describes pictures, looked for now: call it in a worker thread.
 
         Raises:
             MissingModel: there is none.
         """
-        return find_captioner(self._folders.blip)
+        return find_captioner(self._folders.blip, allow_pickle=self._allow_pickle)
+
+    def labeller(self) -> Path:
+        """The network that gives pictures labels; see `captioner`."""
+        return find_labeller(self._folders.danbooru, allow_pickle=self._allow_pickle)
+
+    def ranking(self, skipped: Collection[str], limit: int, *, shows_scores: bool) -> Ranking | None:
+        """What is added to captions; None where no words are there. Blocks: call it in a worker thread.
+
+        Args:
+            skipped: names of lists that are left out.
+            limit: how many words of each list count, 0 for all.
+            shows_scores: see `jobs.job.Ranking`.
+
+        Raises:
+            MissingModel: words are there, but no network to rank them by, or they cannot be read.
+        """
+        lists = read_word_lists(self._folders.interrogate, skipped, limit)
+        if not lists:
+            return None
+        network = find_clip(self._folders.clip, allow_pickle=self._allow_pickle)
+        return Ranking(str(network), lists, shows_scores)
+
+    def face_restorers(self) -> list[FaceRestorerKind]:
+        """The face restorers that can be used, looked for now: call it in a worker thread."""
+        return listed_restorers(self._folders.faces, allow_pickle=self._allow_pickle)
+
+    def face_restorer(self, kind: FaceRestorerKind) -> FaceFiles:
+        """A face restorer's files, looked for now: call it in a worker thread.
+
+        Raises:
+            MissingModel: one of them is not there.
+            RequestError: one of them is a pickle, and those are not allowed.
+        """
+        return find_restorer(kind, self._folders.faces, allow_pickle=self._allow_pickle)
 
     def embeddings_for(self, checkpoint: str) -> "FittingEmbeddings":
         """The textual inversions, parted by whether their vectors are as wide as a checkpoint's.

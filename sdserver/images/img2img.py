@@ -12,7 +12,7 @@ from sdserver.images.finish import Finish
 from sdserver.images.masks import Box
 from sdserver.images.overlay import cut_out, flatten
 from sdserver.images.pictures import to_picture
-from sdserver.images.resize import COVER, FIT, LATENT, check_resize, resize
+from sdserver.images.resize import COVER, FIT, LATENT, Unfitted, check_resize, resize, unfitted
 from sdserver.jobs.events import Picture
 from sdserver.jobs.job import Mask, MaskedContent, SoftInpainting
 
@@ -39,6 +39,7 @@ class Preparation:
         colours: the picture whose colours these are, where it is another.
         overlay: whether what is not masked is restored in the result.
         conditioning_weight, soft: see `jobs.job.Mask`.
+        tells_unfitted: whether pictures that are to become larger are told in `Prepared.unfitted`.
     """
 
     width: int
@@ -59,6 +60,7 @@ class Preparation:
     overlay: bool = True
     conditioning_weight: float = 1.0
     soft: SoftInpainting | None = None
+    tells_unfitted: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +73,7 @@ class Prepared:
         resize_latent: whether the latent has to be brought to the pass's size.
         is_cropped: whether only the masked area is painted (false if it was asked but nothing is masked).
         finish: what is to be done to the result.
+        unfitted: what was enlarged by Lanczos, where it was asked and nothing was enlarged otherwise.
     """
 
     init: Picture
@@ -78,6 +81,7 @@ class Prepared:
     resize_latent: bool
     is_cropped: bool
     finish: Finish
+    unfitted: Unfitted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +120,12 @@ class Preparing:
         """Whether pictures keep their size, and their latents are brought to the pass's."""
         return self._region is None and self._asked.resize_mode == LATENT
 
-    def prepare(self, image: Image.Image) -> Prepared:
+    def prepare(self, image: Image.Image, fitted: Image.Image | None = None) -> Prepared:
         """Make a picture, of any mode, ready.
+
+        Args:
+            image: the client's.
+            fitted: what something else than Lanczos made of an earlier call's `Prepared.unfitted`.
 
         Raises:
             InvalidField: the background is no colour.
@@ -125,8 +133,10 @@ class Preparing:
         """
         asked, found, region = self._asked, self._masks, self._region
         start = flatten(image, _colour(asked.background))
+        unfitted = None
         if region is None and not self.resizes_latent:
-            start = resize(start, asked.resize_mode, asked.width, asked.height)
+            unfitted = self._unfitted(start, asked.resize_mode)
+            start = resize(start, asked.resize_mode, asked.width, asked.height, fitted)
         overlay = mask = None
         if found:
             mask = _fitting(found.overlay, start.size, asked.resize_mode)
@@ -134,7 +144,9 @@ class Preparing:
                 overlay = cut_out(start, mask).convert("RGBA")
         original = start if found and asked.soft else None
         if region:
-            start = resize(start.crop(region), FIT, asked.width, asked.height)
+            part = start.crop(region)
+            unfitted = self._unfitted(part, FIT)
+            start = resize(part, FIT, asked.width, asked.height, fitted)
         if found and asked.content != "original":
             start = fill(start, _fitting(asked.latent_mask or found.paint, start.size, asked.resize_mode))
         return Prepared(
@@ -143,7 +155,12 @@ class Preparing:
             self.resizes_latent,
             region is not None,
             Finish(_colours(start, asked), overlay, region, mask, original),
+            unfitted if fitted is None else None,
         )
+
+    def _unfitted(self, image: Image.Image, mode: int) -> Unfitted | None:
+        asked = self._asked
+        return unfitted(image, mode, asked.width, asked.height) if asked.tells_unfitted else None
 
 
 def prepare(image: Image.Image, preparation: Preparation) -> Prepared:

@@ -22,10 +22,19 @@ def cut_out(image: Image.Image, mask: Image.Image) -> Image.Image:
     return result
 
 
-def paste_back(painted: Image.Image, region: Box, size: tuple[int, int]) -> Image.Image:
-    """A painted part at its place in an empty RGBA picture of the whole's size."""
+def paste_back(
+    painted: Image.Image, region: Box, size: tuple[int, int], fitted: Image.Image | None = None
+) -> Image.Image:
+    """A painted part at its place in an empty RGBA picture of the whole's size.
+
+    Args:
+        painted: the part.
+        region: its place.
+        size: of the whole.
+        fitted: see `images.resize.resize`.
+    """
     whole = Image.new("RGBA", size)
-    whole.paste(resize(painted, COVER, *region.size), (region.left, region.top))
+    whole.paste(resize(painted, COVER, *region.size, fitted), (region.left, region.top))
     return whole
 
 

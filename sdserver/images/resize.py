@@ -5,6 +5,8 @@ smears its edges over the rest. (Mode 3 resizes the latent instead; where a pict
 size all the same, it is fitted in.) The mode of the picture is kept.
 """
 
+from dataclasses import dataclass
+
 from PIL import Image
 
 from sdserver.errors import RequestError
@@ -14,13 +16,26 @@ MAX_PIXELS = 2**27
 """Of the pictures between the first and the last: a narrow one may become huge in one direction."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Unfitted:
+    """A picture that is to become larger by something else than Lanczos.
+
+    Attributes:
+        image: RGB.
+        size: that it is to have, larger in one direction at least.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+
+
 def check_resize(size: tuple[int, int], mode: int, width: int, height: int) -> None:
     """See that a picture of some size can be resized.
 
     Raises:
         RequestError: its proportions are too far from those of the result.
     """
-    across, down = (width, height) if mode == STRETCH else _inner_size(size, mode, width, height)
+    across, down = fitted_size(size, mode, width, height)
     if across * max(size[1], down) > MAX_PIXELS:
         message = (
             f"A picture of {size[0]:,} x {size[1]:,} pixels cannot be brought to {width:,} x {height:,}: "
@@ -29,17 +44,27 @@ def check_resize(size: tuple[int, int], mode: int, width: int, height: int) -> N
         raise RequestError(message)
 
 
-def resize(image: Image.Image, mode: int, width: int, height: int) -> Image.Image:
+def resize(
+    image: Image.Image, mode: int, width: int, height: int, fitted: Image.Image | None = None
+) -> Image.Image:
     """The picture at the size, by Lanczos.
+
+    Args:
+        image: of any size.
+        mode: see the module.
+        width: of the result.
+        height: of the result.
+        fitted: the picture at its `fitted_size` already; it counts if it has that.
 
     Raises:
         RequestError: see `check_resize`.
     """
     check_resize(image.size, mode, width, height)
+    inner = fitted_size(image.size, mode, width, height)
+    if fitted is None or fitted.size != inner:
+        fitted = scaled(image, *inner)
     if mode == STRETCH:
-        return scaled(image, width, height)
-    inner = _inner_size(image.size, mode, width, height)
-    fitted = scaled(image, *inner)
+        return fitted
     # Both halves are rounded on their own: an odd rest leaves a line of black, as in AUTOMATIC1111.
     left, top = width // 2 - inner[0] // 2, height // 2 - inner[1] // 2
     result = Image.new(image.mode, (width, height))
@@ -47,6 +72,18 @@ def resize(image: Image.Image, mode: int, width: int, height: int) -> Image.Imag
     if mode != COVER:
         _smear(result, fitted, left, top)
     return result
+
+
+def fitted_size(size: tuple[int, int], mode: int, width: int, height: int) -> tuple[int, int]:
+    """What a picture of some size is scaled to, before it is cut or laid upon its smeared edges."""
+    return (width, height) if mode == STRETCH else _inner_size(size, mode, width, height)
+
+
+def unfitted(image: Image.Image, mode: int, width: int, height: int) -> Unfitted | None:
+    """The picture if `resize` makes it larger, and what it makes it before it cuts or smears."""
+    size = fitted_size(image.size, mode, width, height)
+    is_larger = size[0] > image.width or size[1] > image.height
+    return Unfitted(image, size) if is_larger else None
 
 
 def scaled(

@@ -52,6 +52,7 @@ class Used:
         refined: whether a refiner took over, in any pass.
         skipped_uncond: whether `Guidance.min_uncond` left out the negative prompt at least once.
         padded: whether contexts of different length met and `Guidance.padding` levelled them.
+        fp8: whether the checkpoint's weights lay in 8 bits.
     """
 
     embeddings: tuple[str, ...] = ()
@@ -59,6 +60,7 @@ class Used:
     refined: bool = False
     skipped_uncond: bool = False
     padded: bool = False
+    fp8: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class Finished:
         new_parts: how much of the picture is new, (height // 8) * (width // 8) bytes, where soft inpainting
             found that; else empty.
         text: what a picture shows, where that was asked; else empty.
+        first: the first pass's picture, where it was asked for and a second pass began.
+        before_faces: the picture before faces were restored, where it was asked for and there were faces.
     """
 
     job: str
@@ -79,6 +83,8 @@ class Finished:
     used: Used = Used()
     new_parts: bytes = b""
     text: str = ""
+    first: Picture | None = None
+    before_faces: Picture | None = None
 
 
 @dataclass(frozen=True, slots=True)

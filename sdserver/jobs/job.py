@@ -5,7 +5,7 @@ replayed: no field's None means "default". One image is one job; a request for n
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from sdserver.jobs.events import Picture
 from sdserver.jobs.model import Model
@@ -15,6 +15,7 @@ Emphasis = Literal["Original", "No norm", "Ignore", "None"]
 NoiseSchedule = Literal["Default", "Zero Terminal SNR"]
 Padding = Literal["none", "chunks", "repeat"]
 MaskedContent = Literal["fill", "original", "latent noise", "latent nothing"]
+FaceRestorerKind = Literal["CodeFormer", "GFPGAN"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,21 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedPath:
+    """One Brownian path for all images of a batch, as A1111's `no_dpmpp_sde_batch_determinism` has it.
+
+    Attributes:
+        seed: of the batch's last image.
+        count: images in the batch.
+        place: of this image among them, from 0.
+    """
+
+    seed: int
+    count: int
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
 class Noise:
     """Where one image's random numbers come from.
 
@@ -62,6 +78,7 @@ class Noise:
         strength: share of the subseed's noise, 0 for none.
         resize_from: the size whose noise is pasted into this image's, or None.
         seed_delta: A1111's ENSD: shifts the seed of all draws after the first.
+        shared_path: what SDE samplers draw from; None for a path of the image's own.
     """
 
     seed: int
@@ -70,6 +87,7 @@ class Noise:
     resize_from: Size | None
     seed_delta: int
     source: RandomSource
+    shared_path: SharedPath | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +192,22 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class UpscalerTiles:
+    """How an upscaling network is given a picture, as A1111's `ESRGAN_tile` and `ESRGAN_tile_overlap` say.
+
+    Attributes:
+        side: pixels, 0 for the whole picture at once.
+        overlap: pixels that neighbours blend over, less than `side`.
+    """
+
+    side: int = 192
+    overlap: int = 8
+
+
+USUAL_TILES: Final = UpscalerTiles()
+
+
+@dataclass(frozen=True, slots=True)
 class Hires:
     """The second pass of A1111's hires fix.
 
@@ -183,12 +217,14 @@ class Hires:
         upscaler: canonical name: of a latent mode ("Latent (bicubic)"), "Lanczos", "Nearest", "None"
             (which is Lanczos), or of an upscaling network.
         upscaler_path: the network's file, empty for the others.
+        tiles: for such a network.
         model: what the second pass runs on, adapters of the hires prompt included.
         prompt: its steps are counted by `sampling.steps`.
         conditioning_weight: as that of `Mask`: an inpainting checkpoint is shown the upscaled picture,
             hidden so far.
         first_networks: its prompt is encoded with the first pass's networks (A1111's
             `hires_fix_use_firstpass_conds`).
+        keeps_first: the first pass's picture is wanted, too.
     """
 
     size: Size
@@ -202,6 +238,8 @@ class Hires:
     refiner: Refiner | None = None
     conditioning_weight: float = 1.0
     first_networks: bool = False
+    keeps_first: bool = False
+    tiles: UpscalerTiles = USUAL_TILES
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +309,38 @@ class Recovery:
 
 
 @dataclass(frozen=True, slots=True)
+class FaceRestorer:
+    """What makes faces in pictures clear.
+
+    Attributes:
+        network: its file.
+        detector, parser: files of the networks that find faces, and tell their parts.
+        weight: CodeFormer's: 0 restores most, 1 keeps most of what there is; others have none.
+        leaves_device: the networks do not stay on the device after their use (A1111's
+            `face_restoration_unload`).
+    """
+
+    kind: FaceRestorerKind
+    network: str
+    detector: str
+    parser: str
+    weight: float = 0.5
+    leaves_device: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Faces:
+    """That faces in a job's picture are to be restored.
+
+    Attributes:
+        keeps_picture: the picture is wanted as it was before, too.
+    """
+
+    restorer: FaceRestorer
+    keeps_picture: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Txt2Img:
     """One picture from text.
 
@@ -288,6 +358,7 @@ class Txt2Img:
     guidance: Guidance = Guidance()
     refiner: Refiner | None = None
     hires: Hires | None = None
+    faces: Faces | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +385,7 @@ class Img2Img:
     guidance: Guidance = Guidance()
     refiner: Refiner | None = None
     recovery: Recovery | None = None
+    faces: Faces | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +399,7 @@ class Enlarge:
         path: the network's file, empty for the others.
         factor: what the upscaler is asked to enlarge by, then `size` is that of the picture times this in
             whole cells of 8 pixels; a network is applied once where it is 1. 0 for what `size` takes.
+        tiles: for a network.
     """
 
     id: str
@@ -335,6 +408,35 @@ class Enlarge:
     upscaler: str
     path: str
     factor: float = 0.0
+    tiles: UpscalerTiles = USUAL_TILES
+
+
+@dataclass(frozen=True, slots=True)
+class WordList:
+    """Texts of which those are to be found that fit a picture best.
+
+    Attributes:
+        texts: at least one, none of them empty.
+        most: how many are wanted, 1 or more.
+    """
+
+    texts: tuple[str, ...]
+    most: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What is added to a caption: the texts of some lists that fit the picture best.
+
+    Attributes:
+        network: the CLIP network's file or folder, which tells what fits.
+        lists: in the order of the caption.
+        shows_scores: write each text's share of its list beside it.
+    """
+
+    network: str
+    lists: tuple[WordList, ...]
+    shows_scores: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,10 +444,12 @@ class Describe:
     """What a picture shows, in words. It needs no checkpoint.
 
     Attributes:
-        network: folder of the captioning network.
+        network: folder or file of the captioning network.
         beams: of the search for the likeliest words, 1 for the greedy one.
         min_length, max_length: of the text in tokens, as AUTOMATIC1111 counts them: with the start mark and
             the words "a picture of", which the text is made to go on from.
+        vocabulary: folder of the tokenizer's files, where the network is a file; else empty.
+        ranking: what is added; None for nothing.
     """
 
     id: str
@@ -354,7 +458,65 @@ class Describe:
     beams: int
     min_length: int
     max_length: int
+    vocabulary: str = ""
+    ranking: Ranking | None = None
 
 
-WithoutCheckpoint = Enlarge | Describe
+@dataclass(frozen=True, slots=True)
+class LabelRules:
+    """Which labels are told, and how they are written, as A1111's options of DeepDanbooru say.
+
+    Attributes:
+        threshold: the least score, 0..1.
+        is_sorted: by name; else the best first.
+        uses_spaces: in the place of underscores.
+        escapes: brackets and backslashes get a backslash before them, so that prompts take them as text.
+        left_out: names, with underscores, that are never told.
+        shows_scores: write each label's score beside it.
+    """
+
+    threshold: float = 0.5
+    is_sorted: bool = True
+    uses_spaces: bool = True
+    escapes: bool = True
+    left_out: frozenset[str] = frozenset()
+    shows_scores: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a picture shows, in the labels of DeepDanbooru (its tags). It needs no checkpoint.
+
+    Attributes:
+        network: the network's file.
+    """
+
+    id: str
+    picture: Picture
+    network: str
+    rules: LabelRules
+
+
+@dataclass(frozen=True, slots=True)
+class FaceStep:
+    """Restoring the faces of a picture, laid over it.
+
+    Attributes:
+        share: of the result, above 0 to 1; the picture as it was shows through the rest.
+    """
+
+    restorer: FaceRestorer
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """The faces of a picture restored, step by step. It needs no checkpoint."""
+
+    id: str
+    picture: Picture
+    steps: tuple[FaceStep, ...]
+
+
+WithoutCheckpoint = Enlarge | Describe | Label | Restore
 Job = Txt2Img | Img2Img | WithoutCheckpoint

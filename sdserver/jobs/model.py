@@ -5,6 +5,11 @@ from typing import Literal
 
 Family = Literal["sd1", "sd2", "sdxl"]
 PredictionType = Literal["epsilon", "v"]
+VaeMethod = Literal["full", "taesd"]
+"""What stands between pictures and latents: the VAE, or the small autoencoder TAESD."""
+
+Storage = Literal["full", "fp8", "fp8 for sdxl"]
+"""How a checkpoint's weights lie in memory: as the device computes, or in 8 bits, always or for SDXL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,9 @@ class Model:
         embeddings: those whose names may stand in the job's prompts.
         tiling: every convolution pads circularly, so that pictures can be put side by side.
         attention: of the UNet and the VAE's decoder.
+        encoder, decoder: of pictures and latents.
+        storage: of the weights of UNet and text encoders.
+        keeps_fp16: where the weights lie in 8 bits, adapters change what they were in 16 bits.
     """
 
     checkpoint: str
@@ -93,6 +101,17 @@ class Model:
     embeddings: tuple[Embedding, ...] = ()
     tiling: bool = False
     attention: Attention = Attention()
+    encoder: VaeMethod = "full"
+    decoder: VaeMethod = "full"
+    storage: Storage = "full"
+    keeps_fp16: bool = False
+
+    @property
+    def weights(self) -> str:
+        """What has to be loaded for it: the checkpoint, and how its weights are to lie in memory."""
+        if self.storage == "full":
+            return self.checkpoint
+        return f"{self.checkpoint} as {self.storage}{' beside fp16' if self.keeps_fp16 else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +125,8 @@ class ModelFacts:
         device: where latents and noise live, as torch names it.
         inpainting: whether the UNet takes mask and masked image beside the latent (9 channels).
         is_refiner: SDXL's refiner, which is given an aesthetic score.
+        is_fp8: the weights of UNet and text encoders lie in 8 bits.
+        threads: of the processor that computes; None where another device does.
     """
 
     model: Model
@@ -116,3 +137,5 @@ class ModelFacts:
     inpainting: bool
     device: str = "cpu"
     is_refiner: bool = False
+    is_fp8: bool = False
+    threads: int | None = None

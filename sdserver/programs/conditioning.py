@@ -70,15 +70,19 @@ class Conditionings:
         negative: the one negative part.
         padding: of the shorter context.
         empty: an encoded empty chunk, where `padding` is "chunks".
+        always: what conditions every step, where that is the same; else None.
     """
 
     positive: tuple[EncodedPart, ...]
     negative: EncodedPart
     padding: Padding = "none"
     empty: Conditioning | None = None
+    always: Moment | None = None
 
     def at(self, step: int) -> Moment:
         """What conditions a step, counted from 0; all positive contexts are as long as the longest."""
+        if self.always is not None:
+            return self.always
         found = [one.at(step) for one in self.positive]
         tokens = max(len(conditioning.context) for conditioning in found)
         positives = [lengthened(conditioning, tokens) for conditioning in found]
@@ -142,7 +146,10 @@ def condition(
         encoded[index][text] = answer
     *positive, negative = [EncodedPart(part, found) for part, found in zip(parts, encoded, strict=True)]
     empty = answers[-1] if wording.padding == "chunks" else None
-    return Conditionings(tuple(positive), negative, wording.padding, empty)
+    found = Conditionings(tuple(positive), negative, wording.padding, empty)
+    if all(len(part.timeline) == 1 for part in parts):
+        return replace(found, always=found.at(0))
+    return found
 
 
 def _parts(wording: Wording) -> list[Part]:

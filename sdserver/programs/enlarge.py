@@ -10,9 +10,9 @@ from sdserver.programs.upscale import enlarged_by, upscale
 def enlarge(job: Enlarge) -> Program:
     """Enlarge and fit. Every application of a network is a step; how many it takes shows only then."""
     if job.factor:
-        work = enlarged_by(job.picture, job.factor, job.upscaler, job.path)
+        work = enlarged_by(job.picture, job.factor, job.upscaler, job.path, job.tiles)
     else:
-        work = upscale(job.picture, job.size, job.upscaler, job.path)
+        work = upscale(job.picture, job.size, job.upscaler, job.path, job.tiles)
     done = 0
     try:
         call = next(work)

@@ -14,7 +14,10 @@ class Findings:
     refined: bool = False
     skipped_uncond: bool = False
     padded: bool = False
+    fp8: bool = False
 
     def used(self) -> Used:
         """What has turned out so far."""
-        return Used(self.embeddings, self.inpainting, self.refined, self.skipped_uncond, self.padded)
+        return Used(
+            self.embeddings, self.inpainting, self.refined, self.skipped_uncond, self.padded, self.fp8
+        )

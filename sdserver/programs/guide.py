@@ -61,7 +61,7 @@ class Guide:
         wanted = [conditioning for _, conditioning in positives]
         if not skips and (sampler.wants_uncond or not cancels_out):
             wanted.append(uncond)
-        outputs: list[Tensor] = yield [network.predict(x, sigma, one, step) for one in wanted]
+        outputs: list[Tensor] = yield network.predict(x, sigma, wanted, step)
         denoised = [network.plan.denoised(x, output, sigma) for output in outputs]
         # The first positive part stands in for a negative one that was left out, as in A1111.
         base = denoised[len(positives)] if len(denoised) > len(positives) else denoised[0]

@@ -40,8 +40,23 @@ LATENT_MODES = MappingProxyType(
 )
 
 
+def first_picture(hires: Hires, first: Denoised) -> Generator[Decode, Any, Picture | None]:
+    """The first pass's picture, None where it is neither enlarged nor kept.
+
+    Where only its latent is enlarged, the VAE itself decodes what is kept, whatever else decodes the job's
+    latents: A1111's way.
+    """
+    model = first.model
+    if hires.upscaler in LATENT_MODES:
+        if not hires.keeps_first:
+            return None
+        model = replace(model, decoder="full")
+    picture: Picture = yield Decode(model, first.latent)
+    return picture
+
+
 def second_pass(
-    job: Txt2Img, hires: Hires, model: ModelFacts, first: Denoised, one: Pass
+    job: Txt2Img, hires: Hires, model: ModelFacts, first: Denoised, one: Pass, picture: Picture | None
 ) -> Generator[Call | list[DeviceCall], Any, Denoised]:
     """Enlarge what the first pass made and denoise it, from the same seeds' noise in the new size.
 
@@ -51,21 +66,23 @@ def second_pass(
         model: what the first pass began on.
         first: how that ended.
         one: what it did.
+        picture: what `first_picture` gave.
 
     Raises:
         Interrupted: before the first evaluation was done.
     """
-    picture: Picture | None = None
     encoder = model if hires.first_networks else None
-    if hires.upscaler not in LATENT_MODES:
-        picture = yield Decode(first.model, first.latent)
+    if hires.upscaler in LATENT_MODES:
+        picture = None
     if hires.model != first.model or hires.model != model.model:
         model = yield UseModel(hires.model)
     one.findings.inpainting |= model.inpainting
     if picture is None:
         latent = enlarged_latent(first.latent, hires)
     else:
-        picture = yield from upscale(picture, hires.upscale_to, hires.upscaler, hires.upscaler_path)
+        picture = yield from upscale(
+            picture, hires.upscale_to, hires.upscaler, hires.upscaler_path, hires.tiles
+        )
         latent = yield Encode(model.model, to_pixels(picture, model.device))
     concat: Tensor | None = None
     if model.inpainting:

@@ -13,6 +13,7 @@ from sdserver.jobs.events import Picture
 from sdserver.jobs.job import Img2Img, Size
 from sdserver.jobs.model import ModelFacts
 from sdserver.programs.conditioning import Texts
+from sdserver.programs.faces import finished
 from sdserver.programs.findings import Findings
 from sdserver.programs.inpainting_input import all_to_paint, masked_picture
 from sdserver.programs.latent_masks import latent_mask
@@ -25,7 +26,7 @@ from sdserver.programs.recovery import recovered_noise
 def img2img(job: Img2Img) -> Program:
     """Encode picture and prompt, denoise from their latent and the seed's noise, decode."""
     model: ModelFacts = yield UseModel(job.model)
-    findings = Findings(inpainting=model.inpainting)
+    findings = Findings(inpainting=model.inpainting, fp8=model.is_fp8)
     pixels = to_pixels(job.init, model.device)
     latent: Tensor = yield Encode(model.model, pixels)
     shape = latent_shape(model, job.size)
@@ -56,7 +57,9 @@ def img2img(job: Img2Img) -> Program:
     result = denoised.latent if mask is None or recovery else mask.blend(denoised.latent)
     new_parts = b"" if mask is None else mask.new_parts(result)
     picture: Picture = yield Decode(denoised.model, result)
-    return Outcome(picture, denoised.interrupted, findings.used(), new_parts)
+    done = yield from finished(picture, job.faces)
+    interrupted = denoised.interrupted or done.interrupted
+    return Outcome(done.picture, interrupted, findings.used(), new_parts, before_faces=done.before)
 
 
 def beside_the_latent(job: Img2Img, model: ModelFacts, pixels: Tensor) -> Generator[Encode, Any, Tensor]:

@@ -1,6 +1,7 @@
 """What an inpainting checkpoint takes beside the latent: a mask, and the latent of a masked picture."""
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ def masked_picture(
         weight: how grey the hole is, 0 to 1; at 0 there is none.
     """
     holed = torch.lerp(pixels, pixels * (1.0 - mask), weight)
-    latent: Tensor = yield Encode(model.model, holed)
+    # Whatever else encodes the job's pictures: A1111's way.
+    latent: Tensor = yield Encode(replace(model.model, encoder="full"), holed)
     small = interpolate(mask[None], size=latent.shape[-2:])[0]
     return torch.cat([small, latent])

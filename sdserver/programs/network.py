@@ -1,11 +1,12 @@
 """The UNet as one pass of one job sees it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sdserver.calls import Conditioning, Predict
+from sdserver.calls import Conditioning, DeviceCall, Predict
 from sdserver.jobs.model import ModelFacts
 from sdserver.programs.conditioning import Conditionings
 from sdserver.sampling.plan import Plan
@@ -26,9 +27,12 @@ class Network:
     conditionings: Conditionings
     concat: Tensor | None = None
 
-    def predict(self, x: Tensor, sigma: float, conditioning: Conditioning, step: int) -> Predict:
-        """The call for one row at (x, sigma), in the evaluation `step`, counted from 0."""
+    def predict(
+        self, x: Tensor, sigma: float, conditionings: Sequence[Conditioning], step: int
+    ) -> list[DeviceCall]:
+        """The calls for a row of each conditioning at (x, sigma), in the evaluation `step` (0 is first)."""
         scaled = x * c_in(sigma)
         if self.concat is not None:
             scaled = torch.cat([scaled, self.concat])
-        return Predict(self.model.model, scaled, self.plan.timestep(sigma), conditioning, step)
+        timestep = self.plan.timestep(sigma)
+        return [Predict(self.model.model, scaled, timestep, one, step) for one in conditionings]

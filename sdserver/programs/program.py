@@ -17,7 +17,7 @@ class Outcome:
 
     Attributes:
         interrupted: sampling was ended early on request.
-        new_parts, text: see `jobs.events.Finished`.
+        new_parts, text, first, before_faces: see `jobs.events.Finished`.
     """
 
     picture: Picture
@@ -25,6 +25,8 @@ class Outcome:
     used: Used = NOTHING_USED
     new_parts: bytes = b""
     text: str = ""
+    first: Picture | None = None
+    before_faces: Picture | None = None
 
 
 # What is sent in depends on the call that was yielded (see `sdserver.calls`), hence Any.

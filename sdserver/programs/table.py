@@ -1,10 +1,12 @@
 """Which program does which job."""
 
-from sdserver.jobs.job import Describe, Enlarge, Img2Img, Job, Txt2Img
+from sdserver.jobs.job import Describe, Enlarge, Img2Img, Job, Label, Restore, Txt2Img
 from sdserver.programs.describe import describe
 from sdserver.programs.enlarge import enlarge
 from sdserver.programs.img2img import img2img
+from sdserver.programs.label import label
 from sdserver.programs.program import Program
+from sdserver.programs.restore import restore
 from sdserver.programs.txt2img import txt2img
 
 
@@ -19,3 +21,7 @@ def program_for(job: Job) -> Program:
             return enlarge(job)
         case Describe():
             return describe(job)
+        case Label():
+            return label(job)
+        case Restore():
+            return restore(job)

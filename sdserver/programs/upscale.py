@@ -10,7 +10,7 @@ from sdserver.errors import EngineFailure
 from sdserver.images.pictures import to_image, to_picture
 from sdserver.images.resize import scaled
 from sdserver.jobs.events import Picture
-from sdserver.jobs.job import Size
+from sdserver.jobs.job import USUAL_TILES, Size, UpscalerTiles
 
 CELL = 8
 NO_UPSCALER = "None"
@@ -18,7 +18,9 @@ FILTERS = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAR
 MAX_ROUNDS = 3
 
 
-def upscale(picture: Picture, size: Size, upscaler: str, path: str) -> Generator[Upscale, Any, Picture]:
+def upscale(
+    picture: Picture, size: Size, upscaler: str, path: str, tiles: UpscalerTiles = USUAL_TILES
+) -> Generator[Upscale, Any, Picture]:
     """The picture at `size`. What the upscaler leaves to be done, Lanczos does.
 
     Args:
@@ -26,17 +28,20 @@ def upscale(picture: Picture, size: Size, upscaler: str, path: str) -> Generator
         size: wanted.
         upscaler: "None" (Lanczos alone), "Lanczos", "Nearest", or a network's name.
         path: the network's file, empty for the others.
+        tiles: for a network.
 
     Raises:
         EngineFailure: there is no such upscaler.
     """
     scale = max(size.width / picture.width, size.height / picture.height)
     if upscaler != NO_UPSCALER and scale > 1:
-        picture = yield from enlarged_by(picture, scale, upscaler, path)
+        picture = yield from enlarged_by(picture, scale, upscaler, path, tiles)
     return _resized(picture, size.width, size.height, Image.Resampling.LANCZOS)
 
 
-def enlarged_by(picture: Picture, scale: float, upscaler: str, path: str) -> Generator[Upscale, Any, Picture]:
+def enlarged_by(
+    picture: Picture, scale: float, upscaler: str, path: str, tiles: UpscalerTiles = USUAL_TILES
+) -> Generator[Upscale, Any, Picture]:
     """The picture enlarged by `scale` to whole cells of 8 pixels, as AUTOMATIC1111 does before it fits
     the result to the exact size: a network is applied until the picture is large enough, once if `scale`
     is 1.
@@ -47,7 +52,7 @@ def enlarged_by(picture: Picture, scale: float, upscaler: str, path: str) -> Gen
             break
         before = (picture.width, picture.height)
         if path:
-            picture = yield Upscale(path, picture)
+            picture = yield Upscale(path, picture, tiles)
         elif upscaler in FILTERS:
             picture = _resized(picture, int(before[0] * scale), int(before[1] * scale), FILTERS[upscaler])
         else:

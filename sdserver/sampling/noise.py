@@ -16,6 +16,7 @@ from sdserver.jobs.job import Noise, RandomSource, Size
 from sdserver.sampling.brownian import BrownianTree
 
 Shape = tuple[int, int, int]
+Drawn = tuple[int, ...]
 LATENT_SCALE = 8
 
 Words = NDArray[np.uint64]
@@ -27,7 +28,7 @@ _SHIFT = np.uint64(32)
 class Generator(Protocol):
     """A seeded stream of standard normal values."""
 
-    def draw(self, shape: Shape) -> Tensor:
+    def draw(self, shape: Drawn) -> Tensor:
         """The next values as float32."""
         ...
 
@@ -39,7 +40,7 @@ class TorchGenerator:
         self._device = device
         self._generator = torch.Generator(device).manual_seed(seed)
 
-    def draw(self, shape: Shape) -> Tensor:
+    def draw(self, shape: Drawn) -> Tensor:
         return torch.randn(shape, generator=self._generator, device=self._device, dtype=torch.float32)
 
 
@@ -54,7 +55,7 @@ class PhiloxGenerator:
         self._key = (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF)
         self._draws = 0
 
-    def draw(self, shape: Shape) -> Tensor:
+    def draw(self, shape: Drawn) -> Tensor:
         count = int(np.prod(shape))
         counter = np.zeros((4, count), dtype=np.uint64)
         counter[0] = self._draws
@@ -113,15 +114,33 @@ class ImageNoise:
         """Noise for the steps of an SDE sampler; leaves the image's generator alone.
 
         Args:
-            sigma_min: the smallest positive sigma of the full schedule.
-            sigma_max: its largest.
+            sigma_min: the smallest positive sigma of the full schedule; of what is walked, where the images
+                of a batch share a path.
+            sigma_max: the largest.
         """
+        shared = self._spec.shared_path
 
         def draw(seed: int) -> Tensor:
             generator = make_generator(self._spec.source, seed, self._device)
-            return generator.draw(self._shape).to(self._device)
+            if shared is None:
+                return generator.draw(self._shape).to(self._device)
+            return generator.draw((shared.count, *self._shape))[shared.place].to(self._device)
 
-        return BrownianTree(draw, self._spec.seed, sigma_min, sigma_max)
+        seed = self._spec.seed if shared is None else _drawn_seed(shared.seed)
+        return BrownianTree(draw, seed, sigma_min, sigma_max)
+
+    @property
+    def shares_path(self) -> bool:
+        """Whether `brownian` is one path for all images of a batch."""
+        return self._spec.shared_path is not None
+
+
+def _drawn_seed(seed: int) -> int:
+    """What A1111 seeds the path with that a batch shares: the first number of torch's own generator, which it
+    has seeded with the seed of the batch's last image when that image's noise was drawn.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return int(torch.randint(0, 2**63 - 1, (), generator=generator).item())
 
 
 def make_generator(source: RandomSource, seed: int, device: torch.device) -> Generator:

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from types import MappingProxyType
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -20,6 +22,9 @@ from sdserver.sampling.registry import Sampler, effective_schedule, sampler_name
 from sdserver.sampling.run import AnyEvaluations, Evaluations, SigmaRun, StepNoise, TimestepRun
 from sdserver.sampling.sigmas import OLD_KARRAS_LIMITS, Grid, SigmaTable
 from sdserver.sampling.start import Mix, cut
+
+PLANS: Final = 32
+"""That are kept: most requests differ in what a plan does not hang on."""
 
 SIGMA_SAMPLERS: MappingProxyType[str, Callable[[Tensor, SigmaRun], Evaluations]] = MappingProxyType(
     {
@@ -137,6 +142,7 @@ class Plan:
         return _generator(self, x, _step_noise(self, noise))
 
 
+@lru_cache(maxsize=PLANS)
 def make_plan(sampling: Sampling, facts: ModelFacts, start: Start | None = None) -> Plan:
     """Work out a run, from noise or, with `start`, from a picture.
 
@@ -278,7 +284,12 @@ def _sigma_run(plan: Plan, noise: StepNoise) -> SigmaRun:
 
 def _step_noise(plan: Plan, noise: ImageNoise) -> StepNoise:
     if plan.sampler.brownian:
-        return noise.brownian(*plan.tree_limits)
+        limits = plan.tree_limits
+        if noise.shares_path:
+            # k-diffusion's own, as A1111 leaves it the making of such a path.
+            walked = [sigma for sigma in plan.sigmas if sigma > 0]
+            limits = (min(walked), max(walked))
+        return noise.brownian(*limits)
 
     def draw(_sigma: float, _sigma_next: float) -> Tensor:
         return noise.next()

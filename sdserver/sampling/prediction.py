@@ -35,7 +35,9 @@ def to_denoised(prediction: PredictionType, x: Tensor, output: Tensor, sigma: fl
         output: what the network said for `x * c_in(sigma)`.
         sigma: the noise level of `x`.
     """
-    return x * c_skip(prediction, sigma) + output * c_out(prediction, sigma)
+    scaled = output * c_out(prediction, sigma)
+    # Of epsilon all of x is left, to the bit.
+    return x + scaled if prediction == "epsilon" else x * c_skip(prediction, sigma) + scaled
 
 
 def from_v(x: Tensor, output: Tensor, sigma: float, root: float, rest: float) -> Tensor:

@@ -90,11 +90,11 @@ def pixel(job: Img2Img) -> tuple[int, ...]:
         ({"init_images": [RED], "mask": WHITE, "mask_blur": 10**6}, 422, "'mask_blur'"),
         ({"init_images": [RED], "inpaint_full_res_padding": -1}, 422, "'inpaint_full_res_padding'"),
         ({"init_images": [RED], "initial_noise_multiplier": 1e9}, 422, "'initial_noise_multiplier'"),
-        ({"init_images": [RED], "restore_faces": True}, 501, "neither CodeFormer nor GFPGAN"),
+        ({"init_images": [RED], "restore_faces": True}, 501, "takes the file codeformer-v0.1.0.pth"),
         (
-            {"init_images": [RED], "override_settings": {"upscaler_for_img2img": "Nearest"}},
+            {"init_images": [RED], "override_settings": {"upscaler_for_img2img": "Nowhere"}},
             422,
-            "not supported by this version",
+            "'upscaler_for_img2img' cannot be used: There is no upscaler 'Nowhere'",
         ),
     ],
 )

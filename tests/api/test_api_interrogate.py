@@ -11,15 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from authors_layouts import write_openai
 from node import CHECKPOINT, Node, running
 from PIL import Image
 from tiny_captioner import write_captioner
+from tiny_danbooru import write_danbooru
 
 from sdserver.bundle.bundle import Bundle
-from sdserver.calls import Caption
+from sdserver.calls import Caption, PictureFeature, Score, TextFeatures
 from sdserver.catalog.networks import NetworkFolders
 from sdserver.images.pictures import to_picture
-from sdserver.jobs.job import Describe, Img2Img
+from sdserver.jobs.job import Describe, Img2Img, Label, LabelRules, Ranking, WordList
+from sdserver.programs.label import written
 from tests.api.conftest import Server
 
 DEFAULTS = (1, 24, 48)  # beams, least and most tokens
@@ -48,9 +51,21 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def described(tmp_path: Path, place: Path) -> Iterator[Server]:
-    running = Server(tmp_path, NetworkFolders(blip=place))
+    folders = NetworkFolders(
+        blip=place,
+        danbooru=tmp_path / "torch_deepdanbooru",
+        clip=(tmp_path / "CLIP",),
+        interrogate=(tmp_path / "interrogate",),
+    )
+    running = Server(tmp_path, folders)
     yield running
     running.close()
+
+
+def laid(file: Path, text: str = "") -> Path:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    return file
 
 
 def test_the_picture_and_the_options_reach_the_engine(described: Server, place: Path) -> None:
@@ -92,6 +107,72 @@ def test_the_other_model_and_the_checks_are_as_without_a_network(described: Serv
     assert described.post("interrogate", {"image": sent(noise(1)), "model": "x"}).status_code == 404
     assert described.post("interrogate", {"image": "x!"}).json()["detail"] == "Invalid encoded image"
     assert described.engine.jobs == []
+
+
+def test_labels_are_asked_for_as_the_options_say(described: Server, tmp_path: Path) -> None:
+    file = laid(tmp_path / "torch_deepdanbooru" / "model-resnet_custom_v3.pt")
+    body = {"image": sent(Image.new("RGB", (6, 4), (10, 20, 30))), "model": "deepdanbooru"}
+    answer = described.post("interrogate", body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {"caption": "labels of (10, 20, 30) by model-resnet_custom_v3.pt"}
+    changed: dict[str, Any] = {
+        "interrogate_deepbooru_score_threshold": 0.25,
+        "deepbooru_sort_alpha": False,
+        "deepbooru_use_spaces": False,
+        "deepbooru_escape": False,
+        "deepbooru_filter_tags": "long hair, solo ,1girl",
+        "interrogate_return_ranks": True,
+    }
+    assert described.post("options", changed).status_code == 200
+    assert described.post("interrogate", body).status_code == 200
+    first, second = described.engine.jobs
+    assert first.network == str(file)
+    assert first.rules == LabelRules(0.5, True, True, True, frozenset({""}), False)
+    assert second.rules == LabelRules(
+        0.25, False, False, False, frozenset({"long_hair", "solo", "1girl"}), True
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("interrogate_deepbooru_score_threshold", 1.1), ("interrogate_clip_dict_limit", -1)],
+)
+def test_other_options_have_bounds(described: Server, name: str, value: float) -> None:
+    answer = described.post("options", {name: value})
+    assert (answer.status_code, name in answer.text) == (422, True)
+
+
+def test_words_are_ranked_where_lists_and_a_network_are_there(described: Server, tmp_path: Path) -> None:
+    body = {"image": sent(noise(1))}
+    assert described.post("interrogate", body).status_code == 200
+    laid(tmp_path / "interrogate" / "artists.txt", "one\ntwo\nthree\n")
+    laid(tmp_path / "interrogate" / "flavors.top2.txt", "x\ny\nz\n")
+    missing = described.post("interrogate", body)
+    assert (missing.status_code, missing.json()["error"]) == (501, "MissingModel")
+    assert "ViT-L-14.pt" in missing.json()["detail"]
+    network = laid(tmp_path / "CLIP" / "ViT-L-14.pt")
+    options = {"interrogate_clip_dict_limit": 2, "interrogate_return_ranks": True}
+    for changed in ({}, options, {"interrogate_clip_skip_categories": ["artists", "other"]}):
+        described.post("options", changed)
+        assert described.post("interrogate", body).status_code == 200
+    flavors = WordList(("x", "y"), 2)
+    assert [job.ranking for job in described.engine.jobs] == [
+        None,
+        Ranking(str(network), (WordList(("one", "two", "three")), WordList(("x", "y", "z"), 2))),
+        Ranking(str(network), (WordList(("one", "two")), flavors), shows_scores=True),
+        Ranking(str(network), (flavors,), shows_scores=True),
+    ]
+
+
+def test_the_authors_file_comes_with_its_words(described: Server, place: Path) -> None:
+    shutil.rmtree(place / "base")
+    file = laid(place / "model_base_caption_capfilt_large.pth")
+    missing = described.post("interrogate", {"image": sent(noise(1))})
+    assert (missing.status_code, "vocab.txt" in missing.json()["detail"]) == (501, True)
+    laid(place / "vocab.txt", "[PAD]")
+    assert described.post("interrogate", {"image": sent(noise(1))}).status_code == 200
+    (job,) = described.engine.jobs
+    assert (job.network, job.vocabulary) == (str(file), str(place))
 
 
 def test_a_network_that_comes_or_goes_needs_no_refresh(described: Server, place: Path) -> None:
@@ -205,11 +286,17 @@ def test_a_description_is_not_skipped(described: Server) -> None:
     assert described.engine.jobs[-1].prompt.positive == "cat, 64x64 of (1, 2, 3) by base (1, 24, 48)"
 
 
-def test_loopback_has_no_tags(described: Server) -> None:
+def test_loopback_by_labels_needs_their_network(described: Server, tmp_path: Path) -> None:
     answer = looped(described, 2, 0.5, "Linear", "DeepBooru")
     assert (answer.status_code, answer.json()["error"]) == (501, "MissingModel")
-    assert "'CLIP'" in answer.json()["detail"]
+    assert "by DeepBooru: choose 'None'" in answer.json()["detail"]
+    assert "model-resnet_custom_v3.pt" in answer.json()["detail"]
     assert described.engine.jobs == []
+    laid(tmp_path / "torch_deepdanbooru" / "x.pt")
+    assert looped(described, 2, 0.5, "Linear", "DeepBooru").status_code == 200
+    assert [type(job) for job in described.engine.jobs] == [Label, Img2Img, Label, Img2Img]
+    prompts = [job.prompt.positive for job in described.engine.jobs if isinstance(job, Img2Img)]
+    assert prompts == [f"cat, labels of {shade} by x.pt" for shade in ((1, 2, 3), (10, 10, 10))]
 
 
 # A real node
@@ -221,6 +308,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     (data / "models" / "Stable-diffusion").mkdir(parents=True)
     shutil.copy(CHECKPOINT, data / "models" / "Stable-diffusion")
     write_captioner(data / "models" / "BLIP" / "tiny")
+    write_danbooru(data / "models" / "torch_deepdanbooru" / "model-resnet_custom_v3.safetensors")
+    write_openai(data / "models" / "CLIP" / "ViT-L-14.safetensors")
     with running(data) as started:
         started.wait_ready()
         yield started
@@ -251,6 +340,30 @@ def test_a_node_describes_without_a_checkpoint_loaded(node: Node) -> None:
     assert node.api("POST", "/sdapi/v1/unload-checkpoint").status_code == 200
     assert asked(node, noise(1)).json()["caption"] == own(node)(noise(1))
     assert node.api("POST", "/sdapi/v1/reload-checkpoint").status_code == 200
+
+
+def test_a_node_labels_pictures(node: Node) -> None:
+    file = node.data_dir / "models" / "torch_deepdanbooru" / "model-resnet_custom_v3.safetensors"
+    body = {"image": sent(noise(1)), "model": "deepdanbooru"}
+    told = node.api("POST", "/sdapi/v1/interrogate", json=body).json()["caption"]
+    (scores,) = Bundle("cpu").run([Score(str(file), to_picture(noise(1)))])
+    assert isinstance(scores, tuple)
+    assert told == written(scores, LabelRules(left_out=frozenset({""})))
+    assert told
+
+
+def test_a_node_ranks_words_where_they_are(node: Node) -> None:
+    alone = own(node)(noise(1))
+    words = laid(node.data_dir / "interrogate" / "artists.top2.txt", "a cat\npainted in oil\nby night\n")
+    told = asked(node, noise(1)).json()["caption"]
+    words.unlink()
+    network = str(node.data_dir / "models" / "CLIP" / "ViT-L-14.safetensors")
+    texts = ("a cat", "painted in oil", "by night")
+    bundle = Bundle("cpu")
+    (feature,) = bundle.run([PictureFeature(network, to_picture(noise(1)))])
+    (features,) = bundle.run([TextFeatures(network, texts)])
+    best = (features @ feature).argsort(descending=True)[:2].tolist()
+    assert told == ", ".join([alone, *(texts[place] for place in best)])
 
 
 def test_a_damaged_network_is_an_error_and_the_node_goes_on(node: Node) -> None:

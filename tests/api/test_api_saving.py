@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from sdserver.images.metadata import read_metadata
+from sdserver.jobs.job import Txt2Img
 from tests.api.conftest import Server
 
 BASE = {"prompt": "cat", "steps": 2, "width": 64, "height": 64, "seed": 5, "save_images": True}
@@ -194,15 +195,20 @@ def test_too_large_for_the_format_is_saved_as_png(
     assert files(server, "txt2img-images") == ["00000-5-cat.png"]
 
 
-def test_the_first_passes_picture_cannot_be_saved(serve: Callable[..., Server]) -> None:
+@pytest.mark.parametrize(
+    ("hires", "saves", "option", "keeps"),
+    [(True, True, True, True), (True, False, True, False), (True, True, False, False)],
+)
+def test_the_first_passes_picture_is_asked_for_where_it_is_saved(
+    serve: Callable[..., Server], hires: bool, saves: bool, option: bool, keeps: bool
+) -> None:
     server = serve()
-    options = {"override_settings": {"save_images_before_highres_fix": True}}
-    assert server.post("txt2img", BASE | options).status_code == 200
-    hires = {"enable_hr": True, "denoising_strength": 0.5}
-    response = server.post("txt2img", BASE | hires | options)
-    assert response.status_code == 422
-    assert "never decoded" in response.json()["detail"]
-    assert server.post("txt2img", BASE | hires | options | {"save_images": False}).status_code == 200
+    body = BASE | {"enable_hr": hires, "denoising_strength": 0.5, "save_images": saves}
+    made(server, "txt2img", body, save_images_before_highres_fix=option)
+    (job,) = server.engine.jobs
+    assert isinstance(job, Txt2Img)
+    assert job.hires is not None
+    assert job.hires.keeps_first is keeps
 
 
 def test_a_disk_that_is_full_is_told(serve: Callable[..., Server]) -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from sdserver.app.assembly import networks_of
+from sdserver.catalog.captioners import Captioner
 from sdserver.catalog.networks import Networks
-from sdserver.errors import CheckpointError
+from sdserver.errors import CheckpointError, MissingModel
+from sdserver.jobs.job import Ranking, WordList
 from sdserver.settings.load import load
 
 
@@ -79,6 +81,36 @@ def test_a1111s_flags_name_other_folders(tmp_path: Path) -> None:
         "vaes": ["e.safetensors", "too.safetensors"],
         "upscalers": ["f", "R-ESRGAN 2x+"],
     }
+
+
+def test_what_describes_pictures_lies_where_a1111_has_it(tmp_path: Path) -> None:
+    blip = put(tmp_path / "models" / "BLIP" / "model_base_caption_capfilt_large.pth")
+    put(blip.with_name("vocab.txt"))
+    labels = put(tmp_path / "models" / "torch_deepdanbooru" / "model-resnet_custom_v3.pt")
+    put(tmp_path / "models" / "interrogate" / "artists.txt")
+    clip = put(tmp_path / "models" / "CLIP" / "ViT-L-14.pt")
+    found = networks(tmp_path, "--allow-pickle")
+    assert (found.captioner(), found.labeller()) == (Captioner(blip, blip.parent), labels)
+    expected = Ranking(str(clip), (WordList(("weights",)),))
+    assert found.ranking((), 0, shows_scores=False) == expected
+    (put(tmp_path / "interrogate" / "mine.top2.txt")).write_text("a\nb\n")
+    given = put(tmp_path / "elsewhere" / "ViT-L-14.pt")
+    found = networks(tmp_path, "--allow-pickle", "--clip-models-path", str(given.parent))
+    expected = Ranking(str(given), (WordList(("a", "b"), 2),), shows_scores=True)
+    assert found.ranking((), 0, shows_scores=True) == expected
+    safe = networks(tmp_path)
+    for search in (safe.captioner, safe.labeller):
+        with pytest.raises(MissingModel, match="--allow-pickle"):
+            search()
+
+
+def test_clip_may_lie_where_its_own_package_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    clip = put(tmp_path / "home" / ".cache" / "clip" / "ViT-L-14.pt")
+    put(tmp_path / "interrogate" / "artists.txt")
+    found = networks(tmp_path, "--allow-pickle").ranking((), 0, shows_scores=False)
+    assert found is not None
+    assert found.network == str(clip)
 
 
 def test_the_vae_of_the_command_line_must_be_there(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from bundle_calls import decode, pixels, random, use
 from safetensors.torch import save_file
+from taesd import decoder as original
 from tiny_checkpoints import Write
 from torch import Tensor, nn
 
@@ -16,45 +17,13 @@ from sdserver.bundle.bundle import Bundle
 from sdserver.bundle.colours import COLOURS, Palettes, cheap, fitted
 from sdserver.bundle.detect import detect
 from sdserver.bundle.device import resolve
-from sdserver.bundle.preview import read_decoder
+from sdserver.bundle.small_vae import read_half
 from sdserver.bundle.vae import Autoencoder
 from sdserver.bundle.weights import open_weights
 from sdserver.calls import Preview
 from sdserver.errors import EngineFailure, UnreadableCheckpoint
 from sdserver.jobs.events import Picture, PreviewMethod
 from sdserver.jobs.model import Model
-
-
-class Clamp(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(x / 3) * 3
-
-
-class Block(nn.Module):
-    """One of TAESD's, as its author lays it out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Sequential(conv(64, 64), nn.ReLU(), conv(64, 64), nn.ReLU(), conv(64, 64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.conv(x) + x)
-
-
-def conv(given: int, made: int, **options: Any) -> nn.Conv2d:
-    return nn.Conv2d(given, made, 3, padding=1, **options)
-
-
-def original() -> nn.Sequential:
-    """TAESD's decoder as its author lays it out: latents to 0..1."""
-
-    def level() -> list[nn.Module]:
-        return [Block(), Block(), Block(), nn.Upsample(scale_factor=2), conv(64, 64, bias=False)]
-
-    first = [Clamp(), conv(4, 64), nn.ReLU()]
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return nn.Sequential(*first, *level(), *level(), *level(), Block(), conv(64, 3)).eval()
 
 
 def looks(
@@ -228,7 +197,7 @@ def test_a_file_that_is_put_there_later_is_found(checkpoint: Write, tmp_path: Pa
 def test_a_damaged_decoder_is_told_by_name(tmp_path: Path) -> None:
     damaged("shape", tmp_path)
     with pytest.raises(UnreadableCheckpoint, match=r"taesd_decoder\.safetensors holds no decoder"):
-        read_decoder(tmp_path / "taesd_decoder.safetensors", allow_pickle=False)
+        read_half(tmp_path / "taesd_decoder.safetensors", "decoder", allow_pickle=False)
 
 
 def test_a_full_preview_is_the_decoded_picture(checkpoint: Write) -> None:

@@ -1,11 +1,13 @@
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from sdserver.bundle.bundle import Bundle
@@ -13,6 +15,7 @@ from sdserver.bundle.upscaler import torchvision_stood_in
 from sdserver.calls import Upscale
 from sdserver.errors import UnreadableCheckpoint, UnsupportedCheckpoint
 from sdserver.jobs.events import Picture
+from sdserver.jobs.job import UpscalerTiles
 
 with torchvision_stood_in():
     from spandrel.architectures.ESRGAN.__arch.RRDB import RRDBNet
@@ -37,6 +40,36 @@ def upscaled(bundle: Bundle, path: Path, picture: Picture) -> Picture:
     (result,) = bundle.run([Upscale(str(path), picture)])
     assert isinstance(result, Picture)
     return result
+
+
+@pytest.mark.parametrize(
+    ("asked", "width"),
+    [(UpscalerTiles(0, 8), 400), (UpscalerTiles(100, 0), 100), (UpscalerTiles(64, 32), 64)],
+)
+def test_tiles_are_as_large_as_asked(
+    file: Path, monkeypatch: pytest.MonkeyPatch, asked: UpscalerTiles, width: int
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr("sdserver.bundle.upscaler._run", watched(seen))
+    call = Upscale(str(file), noise(400, 100), asked)
+    (result,) = Bundle("cpu").run([call])
+    assert isinstance(result, Picture)
+    assert (result.width, result.height) == (1600, 400)
+    assert set(seen) == {width}
+    step = asked.side - asked.overlap
+    columns = -(-(400 - asked.overlap) // step) if asked.side else 1
+    assert len(seen) == columns * (-(-(100 - asked.overlap) // step) if asked.side else 1)
+    assert call.batch_key() != Upscale(str(file), noise(400, 100)).batch_key()
+
+
+def watched(seen: list[int]) -> Callable[[Any, Image.Image, torch.device], Image.Image]:
+    """Notes how wide pictures are; enlarges them as they are."""
+
+    def run(_network: Any, image: Image.Image, _device: torch.device) -> Image.Image:
+        seen.append(image.width)
+        return image.resize((image.width * 4, image.height * 4), Image.Resampling.NEAREST)
+
+    return run
 
 
 def through(net: Any, pixels: np.ndarray) -> np.ndarray:

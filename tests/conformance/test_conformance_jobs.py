@@ -10,7 +10,7 @@ from typing import Any
 
 import openai
 import pytest
-from node import LOOPBACK, Node, running, together
+from node import LOOPBACK, Node, running, together, wait_until
 from PIL import Image
 
 from tests.conformance.conftest import difference, make_data_dir
@@ -65,6 +65,19 @@ def test_jobs_share_batches_with_requests_and_are_stopped_alone(node: Node) -> N
     cancelled = job_of(node, steps=150)
     assert node.api("DELETE", f"/v1/jobs/{cancelled}").json()["state"] == "cancelled"
     node.wait_idle()
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/interrupt"), ("DELETE", "")])
+def test_a_stopped_job_takes_no_more_of_the_device(node: Node, method: str, path: str) -> None:
+    """Of 150 steps hardly more run than had run; the batch under way, and those while the request crosses."""
+    stopped = job_of(node, steps=150)
+    node.wait_running()
+    wait_until(lambda: bool(node.api("GET", f"/v1/jobs/{stopped}").json()["progress"]))
+    before = node.metric("sdserver_batch_rows_count", kind="predict")
+    node.api(method, f"/v1/jobs/{stopped}{path}")
+    node.txt2img(**FIELDS | {"steps": 4})
+    node.wait_idle()
+    assert node.metric("sdserver_batch_rows_count", kind="predict") - before < 4 + 20
 
 
 @pytest.mark.filterwarnings("default::DeprecationWarning")

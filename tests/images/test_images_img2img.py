@@ -9,7 +9,7 @@ from PIL import Image
 
 from sdserver.errors import InvalidField
 from sdserver.images.colour import correct, lab
-from sdserver.images.img2img import Preparation, prepare
+from sdserver.images.img2img import Preparation, Preparing, prepare
 from sdserver.images.pictures import content_hash, to_image, to_picture
 from sdserver.jobs.events import Picture
 from sdserver.jobs.job import MaskedContent
@@ -189,3 +189,39 @@ def test_colours_of_another_picture() -> None:
 
 def test_hash_is_of_the_pixels() -> None:
     assert content_hash(Image.new("L", (2, 1), 65)) == "3b98e2dffc6cb06a89dcb0d5c60a0206"
+
+
+def test_what_something_else_enlarged_takes_the_place_of_lanczos() -> None:
+    asked = replace(PLAIN, resize_mode=1, tells_unfitted=True)
+    first = prepare(stripes(32, 32), asked)
+    assert first.unfitted is not None
+    assert first.unfitted.size == (64, 64)
+    assert first.unfitted.image.tobytes() == stripes(32, 32).tobytes()
+    assert prepare(stripes(32, 32), replace(asked, tells_unfitted=False)).unfitted is None
+    fitted = Image.new("RGB", (64, 64), "#123456")
+    again = Preparing(asked).prepare(stripes(32, 32), fitted)
+    assert again.init == solid("#123456")
+    assert again.unfitted is None
+    assert Preparing(asked).prepare(stripes(32, 32), fitted.resize((8, 8))).init == first.init, "of its size"
+
+
+@pytest.mark.parametrize(("size", "mode"), [((64, 48), 0), ((100, 90), 1), ((100, 90), 2), ((8, 8), 3)])
+def test_only_pictures_that_become_larger_are_unfitted(size: tuple[int, int], mode: int) -> None:
+    assert prepare(stripes(*size), replace(PLAIN, resize_mode=mode, tells_unfitted=True)).unfitted is None
+
+
+def test_a_part_that_was_enlarged_otherwise_is_put_in_its_place() -> None:
+    whole = mask((256, 192), (64, 64, 192, 160))
+    finish = prepare(stripes(256, 192), replace(MASKED, mask=whole, only_masked=True)).finish
+    painted = solid("#102030")
+    found = finish.unfitted(painted)
+    assert found is not None
+    assert found.image.tobytes() == to_image(painted).tobytes()
+    assert found.size == (128, 96)
+    other = replace(finish, fitted=Image.new("RGB", found.size, "#ff0000"))
+    assert array(other.apply(painted))[100, 128].tolist() == [255, 0, 0]
+    composite = other.mask_composite(painted)
+    assert composite is not None
+    assert composite.getpixel((128, 100)) == (255, 0, 0, 255)
+    assert array(other.apply_without_correction(painted))[100, 128].tolist() == [16, 32, 48]
+    assert prepare(stripes(), MASKED).finish.unfitted(painted) is None, "it is the whole picture"

@@ -224,3 +224,28 @@ def test_equal_texts_are_encoded_once_however_attention_is_made_cheaper():
 def test_evaluations_are_counted_anew_in_each_pass():
     _, calls = drive(txt2img(toy_hires(toy_job("a", steps=3, cfg=1.0))), ToyDevice().answer)
     assert [call.evaluation for call in of(calls, Predict)] == [0, 1, 2] * 2
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.parametrize(("upscaler", "decodes"), [("Latent", 1), ("Lanczos", 2)])
+def test_the_first_passes_picture_is_kept_where_it_is_asked_for(upscaler, decodes, keeps):
+    job = toy_hires(toy_job("a", steps=2, cfg=1.0), upscaler=upscaler)
+    job = replace(job, model=replace(job.model, decoder="taesd"), hires=replace(job.hires, keeps_first=keeps))
+    outcome, calls = drive(txt2img(job), ToyDevice().answer)
+    first, *_ = made = of(calls, Decode)
+    assert len(made) == decodes + (keeps and upscaler == "Latent")
+    if keeps:
+        alone, _ = drive(txt2img(replace(job, hires=None)), ToyDevice().answer)
+        assert outcome.first == alone.picture
+        # As in A1111, the VAE itself makes the picture that only is kept.
+        assert first.model.decoder == ("full" if upscaler == "Latent" else "taesd")
+    else:
+        assert outcome.first is None
+
+
+def test_a_first_pass_that_was_interrupted_is_no_first_picture():
+    job = toy_hires(toy_job("a", steps=4, cfg=1.0))
+    job = replace(job, hires=replace(job.hires, keeps_first=True))
+    outcome, _ = interrupt(txt2img(job), ToyDevice().answer, after_reports(2))
+    assert outcome.first is None
+    assert outcome.interrupted

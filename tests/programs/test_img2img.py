@@ -147,3 +147,12 @@ def test_noise_is_multiplied_and_extra_noise_added():
     assert torch.allclose(more, noise * share, atol=1e-5)
     assert torch.allclose(double, noise * (double / noise).mean(), atol=1e-5)
     assert 0 < share < 0.5, "scaled as the network's input is"
+
+
+def test_the_hole_of_an_inpainting_checkpoint_is_encoded_by_the_vae_itself():
+    model = replace(INPAINTING, encoder="taesd")
+    job = replace(toy_img2img(toy_job("a", steps=2), mask=toy_mask(64)), model=model)
+    _, calls = drive(img2img(job), ToyDevice().answer)
+    assert [call.model.encoder for call in of(calls, Encode)] == ["taesd", "full"]
+    _, calls = drive(img2img(replace(job, mask=None)), ToyDevice().answer)
+    assert [call.model.encoder for call in of(calls, Encode)] == ["taesd", "taesd"], "grey is not a hole"

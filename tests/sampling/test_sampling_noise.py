@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from sdserver.jobs.job import Size
+from sdserver.jobs.job import SharedPath, Size, Start
 from sdserver.sampling.brownian import BrownianTree
 from sdserver.sampling.noise import ImageNoise, PhiloxGenerator, make_generator, paste_centred, slerp
+from sdserver.sampling.plan import make_plan
 
 CPU = torch.device("cpu")
 SHAPE = (4, 8, 8)
@@ -150,3 +151,33 @@ def test_brownian_times_outside_the_range_are_clamped():
     tree = _tree()
     torch.testing.assert_close(tree(14.0 + 1e-7, 3.0), tree(14.0, 3.0))
     assert tree(14.1, 14.05).abs().max() == 0
+
+
+@pytest.mark.parametrize("source", ["CPU", "NV"])
+def test_a_shared_path_is_one_draw_for_the_batch_from_the_last_images_seed(noise_spec, source):
+    with torch.random.fork_rng():
+        torch.manual_seed(1236)
+        entropy = torch.randint(0, 2**63 - 1, []).item()
+    whole = BrownianTree(lambda seed: make_generator(source, seed, CPU).draw((3, *SHAPE)), entropy, *TREE)
+    for place in range(3):
+        spec = noise_spec(seed=1234 + place, source=source, shared_path=SharedPath(1236, 3, place))
+        mine = ImageNoise(spec, SHAPE, CPU).brownian(*TREE)
+        for sigma, sigma_next in ((14.6146, 9.0), (4.0, 1.0)):
+            assert torch.equal(mine(sigma, sigma_next), whole(sigma, sigma_next)[place])
+    own = ImageNoise(noise_spec(seed=1236, source=source), SHAPE, CPU).brownian(*TREE)
+    assert not torch.equal(own(4.0, 1.0), whole(4.0, 1.0)[2])
+
+
+def test_a_shared_path_spans_what_is_walked(facts, sampling, noise_spec):
+    class Seen(ImageNoise):
+        def brownian(self, sigma_min, sigma_max):
+            limits.append((sigma_min, sigma_max))
+            return super().brownian(sigma_min, sigma_max)
+
+    start, limits = Start(strength=0.5, exact_steps=False), []
+    plan = make_plan(sampling("DPM++ SDE"), facts, start)
+    for path in (None, SharedPath(1234, 1, 0)):
+        next(plan.start(torch.zeros(SHAPE), Seen(noise_spec(shared_path=path), SHAPE, CPU)))
+    walked = [sigma for sigma in plan.sigmas if sigma > 0]
+    assert limits == [plan.tree_limits, (walked[-1], walked[0])]
+    assert limits[0][1] > limits[1][1]

@@ -37,6 +37,7 @@ class Answer:
         save_error: why pictures could not be saved, None if they could.
         missing: networks that the prompts name and that there are not.
         told_bytes: of parameters and info, about; see `weight`.
+        upload_error: why saved pictures will not be uploaded, None if they will.
     """
 
     pictures: tuple[Encoded, ...]
@@ -45,6 +46,7 @@ class Answer:
     save_error: str | None = None
     missing: tuple[str, ...] = ()
     told_bytes: int = 0
+    upload_error: str | None = None
 
     @property
     def samples(self) -> tuple[Encoded, ...]:
@@ -59,7 +61,11 @@ class Answer:
     @property
     def headers(self) -> dict[str, str]:
         """What is told beside the body."""
-        told = {"X-Save-Error": self.save_error, "X-Missing-Networks": ", ".join(self.missing)}
+        told = {
+            "X-Save-Error": self.save_error,
+            "X-Upload-Error": self.upload_error,
+            "X-Missing-Networks": ", ".join(self.missing),
+        }
         return {key: header_text(text) for key, text in told.items() if text}
 
     def body(self) -> bytes:

@@ -14,6 +14,7 @@ from sdserver.api.options import Snapshot
 from sdserver.api.requests import Img2ImgRequest, Request, Txt2ImgRequest
 from sdserver.api.samplers import ChosenSampler
 from sdserver.api.translate.attention import unet_rule, vae_rule
+from sdserver.api.translate.hires import LATENT_MODES
 from sdserver.api.translate.networks import bare_name
 from sdserver.api.translate.pictures import mask_blur
 from sdserver.api.translate.plan import HiresPlan, NamedLora, Plan
@@ -48,6 +49,9 @@ def extra_generation_params(plan: Plan, facts: Facts) -> Extra:
     if plan.hires is not None:
         _add_second_pass(extra, plan, plan.hires, facts)
         _add_refiner(extra, plan, facts)
+    elif plan.options.text("sd_vae_decode_method") != "Full":
+        # After a second pass A1111 does not tell.
+        extra["VAE Decoder"] = plan.options.text("sd_vae_decode_method")
     return extra
 
 
@@ -93,9 +97,18 @@ def _add_pictures(extra: Extra, plan: Plan, request: Img2ImgRequest) -> None:
         if plan.pictures.is_cropped:
             extra["Inpaint area"] = "Only masked"
             extra["Masked area padding"] = request.inpaint_full_res_padding
-        contents = {0: "fill", 2: "latent noise", 3: "latent nothing"}
-        if plan.pictures.has_mask and request.inpainting_fill in contents:
-            extra["Masked content"] = contents[request.inpainting_fill]
+        if plan.pictures.has_mask and request.inpainting_fill == 0:
+            extra["Masked content"] = "fill"
+    _add_encoder(extra, plan.options)
+    contents = {2: "latent noise", 3: "latent nothing"}
+    is_masked = plan.pictures is not None and plan.pictures.sent_mask and plan.pictures.has_mask
+    if is_masked and request.inpainting_fill in contents:
+        extra["Masked content"] = contents[request.inpainting_fill]
+
+
+def _add_encoder(extra: Extra, options: Snapshot) -> None:
+    if options.text("sd_vae_encode_method") != "Full":
+        extra["VAE Encoder"] = options.text("sd_vae_encode_method")
 
 
 def _add_hires(extra: Extra, plan: Plan, request: Request, facts: Facts) -> None:
@@ -178,6 +191,8 @@ def _add_first_pass(extra: Extra, plan: Plan) -> None:
 
 def _add_second_pass(extra: Extra, plan: Plan, hires: HiresPlan, facts: Facts) -> None:
     options, job = plan.options, plan.jobs[0]
+    if isinstance(job, Txt2Img) and job.hires is not None and job.hires.upscaler not in LATENT_MODES:
+        _add_encoder(extra, options)
     _add_loras(extra, plan, [*plan.loras, *hires.loras], facts)
     _add_second_tiles(extra, options)
     if isinstance(job, Txt2Img) and job.hires is not None:

@@ -3,16 +3,21 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
 
 from sdserver.api.translate.plan import Plan
 from sdserver.catalog.checkpoint import Checkpoint
 from sdserver.catalog.network_file import NetworkFile
 from sdserver.catalog.networks import Networks
+from sdserver.catalog.safetensors_header import read_header
 from sdserver.jobs.events import Cancelled, Finished, Used
 
 log = logging.getLogger(__name__)
 
 NOTHING_USED = Used()
+BUNDLED: Final = "bundle_emb."
+"""What the names of textual inversions' tensors inside a LoRA begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,7 @@ class Facts:
         version: the program's, for the infotexts.
         vae: the plan's.
         lora_hashes: of both passes, by the names that prompts gave them.
-        embedding_hashes: by name.
+        embedding_hashes: by name; of those inside a LoRA the name that the prompt gave it.
         init_hash: of the last picture that the client sent, where they are saved.
     """
 
@@ -68,8 +73,25 @@ def collect(
         used=used,
         vae=_hashed(plan.vae, networks) if plan.vae else None,
         lora_hashes={name: known for name, known in loras.items() if name and known},
-        embedding_hashes={name: known for name, known in embeddings.items() if known},
+        embedding_hashes=_bundled(plan, used) | {name: known for name, known in embeddings.items() if known},
     )
+
+
+def _bundled(plan: Plan, used: Used) -> dict[str, str]:
+    """Textual inversions that were found inside LoRAs; A1111 tells the LoRA's name for their hash."""
+    known = {file.name for file in plan.embeddings}
+    names = {name for name in used.embeddings if name not in known}
+    if not names or not plan.options.flag("lora_bundled_ti_to_infotext"):
+        return {}
+    found: dict[str, str] = {}
+    for lora in plan.loras:
+        try:
+            keys = read_header(Path(lora.file.path)).shapes
+        except (OSError, ValueError):
+            continue  # a pickle, or gone by now
+        inside = {key.removeprefix(BUNDLED).partition(".")[0] for key in keys if key.startswith(BUNDLED)}
+        found = dict.fromkeys(names & inside, lora.mentioned) | found
+    return found
 
 
 def _short_hash(file: NetworkFile, networks: Networks) -> str | None:

@@ -33,6 +33,7 @@ def _settings(plan: Plan, index: int, facts: Facts) -> dict[str, InfoValue]:
         "Schedule type": plan.sampler.label,
         "CFG scale": request.cfg_scale,
         "Seed": noise.seed,
+        "Face restoration": plan.faces.told,
         "Size": f"{plan.size.width}x{plan.size.height}",
         **_files(plan, facts),
         "Variation seed": noise.subseed if mixes else None,
@@ -55,6 +56,8 @@ def _files(plan: Plan, facts: Facts) -> dict[str, InfoValue]:
     return {
         "Model hash": checkpoint.short_hash if options.flag("add_model_hash_to_info") else None,
         "Model": checkpoint.stem if options.flag("add_model_name_to_info") else None,
+        "FP8 weight": options.text("fp8_storage") if facts.used.fp8 else None,
+        "Cache FP16 weight for LoRA": options.flag("cache_fp16_weight") if facts.used.fp8 else None,
         "VAE hash": vae_hash if options.flag("add_vae_hash_to_info") else None,
         "VAE": facts.vae.name if facts.vae and options.flag("add_vae_name_to_info") else None,
     }
@@ -85,8 +88,8 @@ def info(plan: Plan, infotexts: list[str], facts: Facts, *, has_grid: bool) -> d
         "cfg_scale": request.cfg_scale,
         "steps": request.steps,
         "batch_size": plan.batch_size,
-        "restore_faces": False,
-        "face_restoration_model": None,
+        "restore_faces": plan.faces.told is not None,
+        "face_restoration_model": plan.faces.told,
         "sd_model_name": checkpoint.stem,
         "sd_model_hash": checkpoint.short_hash,
         "sd_vae_name": facts.vae.name if facts.vae else None,

@@ -56,8 +56,25 @@ def file_of(one: Told, picture_format: str, options: Snapshot) -> bytes:
     return one.files[picture_format]
 
 
-def keep(one: Told, wanted: str, rules: SaveRules, names: NameFacts, options: Snapshot, saver: Saver) -> None:
+def keep(
+    one: Told,
+    wanted: str,
+    rules: SaveRules,
+    names: NameFacts,
+    options: Snapshot,
+    saver: Saver,
+    problems: list[str],
+) -> None:
     """Save a picture, as PNG where it is too large for the wanted format, with a copy if it is large.
+
+    Args:
+        one: the picture.
+        wanted: the format.
+        rules: where it goes.
+        names: what its name may tell.
+        options: how it is encoded.
+        saver: writes the files.
+        problems: is given why files will not be uploaded.
 
     Raises:
         OSError: the disk is full, or writing is not allowed.
@@ -65,7 +82,7 @@ def keep(one: Told, wanted: str, rules: SaveRules, names: NameFacts, options: Sn
     """
     picture_format = fitting_format(cast(PictureFormat, wanted), one.picture.width, one.picture.height)
     data = file_of(one, picture_format, options)
-    path = saver.save(data, picture_format, rules, names, one.text)
+    path = saver.save(data, picture_format, rules, names, one.text, problems)
     if picture_format in JPEG or not options.flag("export_for_4chan"):
         return
     copy = small_copy(
@@ -77,10 +94,10 @@ def keep(one: Told, wanted: str, rules: SaveRules, names: NameFacts, options: Sn
         quality=_quality(options),
     )
     if copy is not None:
-        saver.save_copy(path, copy, "jpg")
+        saver.save_copy(path, copy, "jpg", problems)
 
 
-def keep_inits(plan: Plan, names: NameFacts, saver: Saver) -> str | None:
+def keep_inits(plan: Plan, names: NameFacts, saver: Saver, problems: list[str]) -> str | None:
     """Save the pictures that the client sent, if the option `save_init_img` is on.
 
     Returns:
@@ -98,7 +115,7 @@ def keep_inits(plan: Plan, names: NameFacts, saver: Saver) -> str | None:
         found = hashlib.md5(image.tobytes(), usedforsecurity=False).hexdigest()
         image = image.convert("RGB") if image.mode == "CMYK" else image
         rules = init_rules(plan, found)
-        keep(Told(image, None), options.text("samples_format"), rules, names, options, saver)
+        keep(Told(image, None), options.text("samples_format"), rules, names, options, saver, problems)
     return found
 
 

@@ -29,6 +29,7 @@ class Delivered:
     Attributes:
         told: the pictures of the answer, the grid first if there is one.
         interrupted: whether somebody ended it early.
+        upload_error: why saved pictures will not be uploaded, None if they will.
     """
 
     plan: Plan
@@ -36,6 +37,7 @@ class Delivered:
     info: dict[str, Any]
     save_error: str | None
     interrupted: bool
+    upload_error: str | None = None
 
 
 def deliver(
@@ -74,6 +76,7 @@ def deliver(
         info(plan, texts, facts, has_grid=has_grid),
         saving.error,
         interrupted=any(isinstance(end, Cancelled) or end.interrupted for end in ends),
+        upload_error=saving.problems[-1] if saving.problems else None,
     )
 
 
@@ -92,6 +95,7 @@ def render_answer(delivered: Delivered) -> Answer:
         delivered.save_error,
         plan.missing,
         weight(parameters, delivered.info),
+        delivered.upload_error,
     )
 
 
@@ -124,6 +128,7 @@ class _Saving:
 
     Attributes:
         error: why the last one could not be written, None if all could.
+        problems: why some will not be uploaded.
     """
 
     def __init__(self, plan: Plan, facts: Facts, saver: Saver) -> None:
@@ -131,6 +136,7 @@ class _Saving:
         self._facts = facts
         self._saver = saver
         self.error: str | None = None
+        self.problems: list[str] = []
 
     def with_inits(self) -> Facts:
         """Save what the client sent, where that is wanted; the facts with what is told of it."""
@@ -138,7 +144,7 @@ class _Saving:
 
         def work() -> None:
             names = name_facts(plan, 0, self._facts.known(plan.checkpoint))
-            self._facts = replace(self._facts, init_hash=keep_inits(plan, names, self._saver))
+            self._facts = replace(self._facts, init_hash=keep_inits(plan, names, self._saver, self.problems))
 
         self._try(work)
         return self._facts
@@ -152,7 +158,7 @@ class _Saving:
         if isinstance(item, Plain):
             rules = replace(rules, suffix=item.suffix)
         names = name_facts(plan, item.index, self._facts.known(plan.checkpoint), one.picture)
-        self._try(lambda: keep(one, wanted, rules, names, plan.options, self._saver))
+        self._try(lambda: keep(one, wanted, rules, names, plan.options, self._saver, self.problems))
 
     def remember(self, text: str) -> None:
         """Write the history."""

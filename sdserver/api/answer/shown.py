@@ -1,10 +1,11 @@
 """Which pictures a run has, for its answer and to be saved: the grid, the images, what goes with them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
+from sdserver.api.translate.faces import KEEPS_PICTURE as BEFORE_FACES
 from sdserver.api.translate.plan import Plan
 from sdserver.images.finish import Finish
 from sdserver.images.grid import grid_rows, make_grid
@@ -31,7 +32,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """A picture that goes with an image: its mask, what is under the mask, or its colours uncorrected.
+    """A picture that goes with an image: its mask, what is under the mask, its faces or colours as they were.
 
     Attributes:
         index: the image's job's place.
@@ -67,10 +68,13 @@ def shown(plan: Plan, ends: Sequence[Finished | Cancelled], keeping: Keeping) ->
     keeps_incomplete = options.flag("save_incomplete_images")
     items: list[Shown | Plain] = []
     for index, end in enumerate(ends):
+        if index % plan.batch_size == 0:
+            items += _first_pictures(ends, range(index, index + plan.batch_size), may_save=may_save)
         if isinstance(end, Finished):
             kept = may_save and (keeps_incomplete or not end.interrupted)
             finish = _finish(plan, index, end)
             picture = end.picture if finish is None else finish.apply(end.picture)
+            items += _before_faces(plan, index, end, may_save=kept)
             items.append(Shown(picture, index, is_grid=False, told=True, kept=kept))
             items += _company(plan, finish, index, end.picture, may_save=kept)
     told = [item for item in items if item.told]
@@ -81,11 +85,28 @@ def shown(plan: Plan, ends: Sequence[Finished | Cancelled], keeping: Keeping) ->
     return [_grid(plan, told), *items]
 
 
+def _first_pictures(
+    ends: Sequence[Finished | Cancelled], batch: Iterable[int], *, may_save: bool
+) -> Iterator[Plain]:
+    """The first pass's pictures of a batch, where they are kept: they were made before its images."""
+    for index, end in enumerate(ends):
+        if may_save and index in batch and isinstance(end, Finished) and end.first is not None:
+            yield Plain(to_image(end.first), index, "-before-highres-fix", told=False, kept=True)
+
+
 def _finish(plan: Plan, index: int, end: Finished) -> Finish | None:
     """What is done to an image's picture."""
     if plan.pictures is None:
         return None
     return plan.pictures.finishes[index].softened(end.picture, end.new_parts)
+
+
+def _before_faces(plan: Plan, index: int, end: Finished, *, may_save: bool) -> list[Plain]:
+    """The image as it was painted, before its faces were restored; the same where it has none."""
+    if plan.faces.told is None or not may_save or not plan.options.flag(BEFORE_FACES):
+        return []
+    image = to_image(end.before_faces or end.picture)
+    return [Plain(image, index, "-before-face-restoration", told=False, kept=True)]
 
 
 def _company(

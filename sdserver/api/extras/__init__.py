@@ -1,1 +1,1 @@
-"""Extras: pictures of clients enlarged, without a checkpoint."""
+"""Extras: pictures of clients enlarged and their faces restored, without a checkpoint."""

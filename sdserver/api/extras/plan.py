@@ -1,4 +1,4 @@
-"""What a request for extras comes to: its upscalers, and the size of each result. Checked before any work."""
+"""What a request for extras comes to: upscalers, restorers, sizes of results. Checked before any work."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,17 +6,23 @@ from typing import Final
 
 from sdserver.api.config import Limits
 from sdserver.api.extras.request import NO_UPSCALER, TO_SIZE, ExtrasRequest
+from sdserver.api.options import Snapshot
+from sdserver.api.translate.faces import restorer_of
 from sdserver.catalog.networks import Networks
 from sdserver.catalog.upscalers import FACTOR
-from sdserver.errors import InvalidField, MissingModel
+from sdserver.errors import InvalidField
 from sdserver.images.enlarge import FILTERS
 from sdserver.images.infotext import InfoValue, quote
+from sdserver.jobs.job import FaceStep
 
 CELL: Final = 8
 """The sides of a result are multiples of this, as in AUTOMATIC1111."""
 
 MAX_ROUNDS: Final = 3
 """How often a network is applied at most."""
+
+NO_WEIGHT: Final = 0.0
+"""GFPGAN's."""
 
 _LONGEST_SIDE: Final = 2.0**31
 _SHOWN: Final = 100
@@ -84,21 +90,32 @@ def upscalers_of(request: ExtrasRequest, networks: Networks) -> Upscalers | None
     """The request's upscalers; None where its pictures stay as they are.
 
     Raises:
-        MissingModel: faces are to be restored.
         InvalidField: there is no upscaler of that name.
         RequestError: it is a pickle, and those are not allowed.
     """
-    for field, model in (("gfpgan_visibility", "GFPGAN"), ("codeformer_visibility", "CodeFormer")):
-        if getattr(request, field) > 0:
-            raise MissingModel(
-                f"Faces cannot be restored, for the model {model} is not there: set {field!r} to 0."
-            )
     first = _upscaler(request.upscaler_1, "upscaler_1", networks)
     if first is None:
         return None
     second = _upscaler(request.upscaler_2, "upscaler_2", networks)
     share = request.extras_upscaler_2_visibility
     return Upscalers(first, second if share > 0 else None, share)
+
+
+def face_steps(request: ExtrasRequest, options: Snapshot, networks: Networks) -> tuple[FaceStep, ...]:
+    """How faces are restored, in AUTOMATIC1111's order; nothing where they stay as they are. Blocks.
+
+    Raises:
+        MissingModel: a file is not there.
+        RequestError: a file is a pickle, and those are not allowed.
+    """
+    steps = []
+    if request.gfpgan_visibility > 0:
+        restorer = restorer_of("GFPGAN", options, networks, NO_WEIGHT)
+        steps.append(FaceStep(restorer, request.gfpgan_visibility))
+    if request.codeformer_visibility > 0:
+        restorer = restorer_of("CodeFormer", options, networks, request.codeformer_weight)
+        steps.append(FaceStep(restorer, request.codeformer_visibility))
+    return tuple(steps)
 
 
 def target_of(request: ExtrasRequest, size: tuple[int, int], upscalers: Upscalers, limits: Limits) -> Target:
@@ -154,8 +171,16 @@ def check_sum(targets: Sequence[int], field: str, limits: Limits) -> None:
 
 def info_of(request: ExtrasRequest, upscalers: Upscalers | None) -> str:
     """What was done, as AUTOMATIC1111 writes it into a result."""
-    if upscalers is None:
-        return ""
+    info = {} if upscalers is None else _upscale_info(request, upscalers)
+    if request.gfpgan_visibility > 0:
+        info["GFPGAN visibility"] = round(request.gfpgan_visibility, 3)
+    if request.codeformer_visibility > 0:
+        info["CodeFormer visibility"] = round(request.codeformer_visibility, 3)
+        info["CodeFormer weight"] = round(request.codeformer_weight, 3)
+    return ", ".join(f"{key}: {quote(value)}" for key, value in info.items())
+
+
+def _upscale_info(request: ExtrasRequest, upscalers: Upscalers) -> dict[str, InfoValue]:
     info: dict[str, InfoValue] = {}
     if request.resize_mode == TO_SIZE:
         wanted = f"{request.upscaling_resize_w}x{request.upscaling_resize_h}"
@@ -167,7 +192,7 @@ def info_of(request: ExtrasRequest, upscalers: Upscalers | None) -> str:
     info["Postprocess upscaler"] = upscalers.first.name
     if upscalers.second is not None:
         info["Postprocess upscaler 2"] = upscalers.second.name
-    return ", ".join(f"{key}: {quote(value)}" for key, value in info.items())
+    return info
 
 
 def needs_network(upscaler: Upscaler, size: tuple[int, int], target: Target) -> bool:

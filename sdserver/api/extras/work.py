@@ -7,14 +7,14 @@ from sdserver.api.extras.request import ExtrasRequest
 from sdserver.api.extras.run import run_extras
 from sdserver.api.work import Work
 from sdserver.jobs.events import Cancelled, Finished
-from sdserver.jobs.job import Enlarge
+from sdserver.jobs.job import Enlarge, Restore
 
 
 async def extras_work(work: Work, request: ExtrasRequest) -> ExtrasAnswer:
     """Do the work of an entry; see `run_extras`."""
     request = await work.services.addresses.fetch_extras(request)
 
-    async def run(jobs: Sequence[Enlarge]) -> Sequence[Finished | Cancelled]:
+    async def run(jobs: Sequence[Enlarge | Restore]) -> Sequence[Finished | Cancelled]:
         if not jobs:
             work.entry.begin()
             return ()

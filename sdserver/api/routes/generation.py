@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from sdserver.api.answer.answer import Answer
 from sdserver.api.answer.bare import bare_picture, wanted_picture
-from sdserver.api.begin import begin, result_or_left
+from sdserver.api.begin import begin, body_of, result_or_left
 from sdserver.api.errors import JsonResponse
 from sdserver.api.json_body import JsonRoute
 from sdserver.api.middleware import CLIENT_LEFT
@@ -60,5 +60,5 @@ async def _generate(services: Services, body: Request, http: HttpRequest) -> Res
         if bare is not None:
             told = {TASK_HEADER: entry.id, **bare.headers}
             return Response(bare.picture.data, media_type=bare.picture.media_type, headers=told)
-    content = await services.in_thread(result.body)
+    content = await body_of(services, result)
     return JsonResponse(content, headers={TASK_HEADER: entry.id, **result.headers})

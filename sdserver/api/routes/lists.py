@@ -62,8 +62,9 @@ def list_routes(services: Services) -> APIRouter:
 
     @router.get("/face-restorers", response_model=list[FaceRestorerItem])
     async def face_restorers() -> JsonResponse:
-        """Networks that restore faces: none in this version."""
-        return JsonResponse([])
+        """Networks that restore faces and can be used."""
+        names = await services.in_thread(services.networks.face_restorers)
+        return JsonResponse([{"name": name, "cmd_dir": None} for name in names])
 
     @router.get("/prompt-styles", response_model=list[StyleItem])
     async def prompt_styles() -> JsonResponse:

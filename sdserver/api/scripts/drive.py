@@ -15,6 +15,7 @@ from sdserver.api.answer.keep import Told, keep
 from sdserver.api.answer.render import Delivered, echo, encoded, reason_of
 from sdserver.api.answer.shown import Keeping
 from sdserver.api.extras.plan import Target, check_network
+from sdserver.api.fitting import with_fitted
 from sdserver.api.interrogate import caption_of
 from sdserver.api.limits import check_limits
 from sdserver.api.options import Snapshot
@@ -32,7 +33,7 @@ from sdserver.api.scripts.script import (
 )
 from sdserver.api.scripts.table import arguments_of, script_of
 from sdserver.api.translate.filled import filled
-from sdserver.api.translate.hires import SIMPLE_UPSCALERS
+from sdserver.api.translate.hires import SIMPLE_UPSCALERS, upscaler_tiles
 from sdserver.api.translate.pictures import request_mask, request_pictures
 from sdserver.api.translate.plan import Plan
 from sdserver.api.translate.resolve import options_of, translate
@@ -80,6 +81,7 @@ class _Drive:
         self._options: Snapshot = work.sources.options.snapshot()
         self._missing: dict[str, None] = {}
         self._save_error: str | None = None
+        self._problems: list[str] = []
 
     async def answer(self) -> Answer:
         in_thread = self._work.services.in_thread
@@ -131,7 +133,10 @@ class _Drive:
             return []
         work = self._work
         # One after the other, so that others get their turn and a client who left ends it.
-        plans = [await work.services.in_thread(partial(self._plan, run)) for run in runs]
+        plans: list[Plan] = []
+        for run in runs:
+            plan = await work.services.in_thread(partial(self._plan, run))
+            plans.append(await with_fitted(work, plan, partial(self._plan_again, run, plan)))
         if work.entry.stopped == "interrupt":
             ends: list[Ends] = [[Cancelled(job.id) for job in plan.jobs] for plan in plans]
         else:
@@ -153,6 +158,11 @@ class _Drive:
         self._missing |= dict.fromkeys(plan.missing)
         return plan
 
+    def _plan_again(self, run: Run, plan: Plan, fitted: tuple[Image.Image | None, ...]) -> Plan:
+        """A run's plan with its pictures enlarged."""
+        run_id, _, _ = plan.jobs[0].id.rpartition("/")
+        return translate(run.request, run_id, self._work.sources, replace(run.given, fitted=fitted))
+
     def _check(self, pixels: int) -> None:
         spent, limits = self._spent, self._work.services.config.limits
         spent.pixels += pixels
@@ -172,6 +182,7 @@ class _Drive:
 
     def _done(self, delivered: Delivered) -> Done:
         self._save_error = delivered.save_error or self._save_error
+        self._problems += [delivered.upload_error] if delivered.upload_error else []
         pictures = tuple(_image(one.picture) for one in delivered.told)
         texts = tuple(one.text for one in delivered.told)
         return Done(pictures, texts, delivered.info, delivered.interrupted)
@@ -197,7 +208,8 @@ class _Drive:
         self._spent.parts += 1
         job_id = f"{work.entry.request_id}.{self._spent.parts}/0"
         picture = await work.services.in_thread(lambda: to_picture(wanted.image))
-        job = Enlarge(job_id, picture, size, name, path, wanted.scale)
+        tiles = upscaler_tiles(self._options)
+        job = Enlarge(job_id, picture, size, name, path, wanted.scale, tiles)
         ticket = work.entry.submit(work.services.engine, [job])
         (end,) = await work.results(ticket)
         return to_image(end.picture) if isinstance(end, Finished) else wanted.image
@@ -209,7 +221,7 @@ class _Drive:
         while caption is None and work.entry.stopped in (None, "skip"):
             self._spent.parts += 1
             job_id = f"{work.entry.request_id}.{self._spent.parts}/0"
-            caption = await caption_of(work, job_id, picture, self._options)
+            caption = await caption_of(work, job_id, picture, self._options, wanted.model)
         return caption or ""
 
     def _upscaler(self, name: str) -> tuple[str, str]:
@@ -238,7 +250,8 @@ class _Drive:
         told_back = await in_thread(partial(echo, self._request))
         told_bytes = await in_thread(partial(weight, told_back, outcome.info))
         missing = tuple(self._missing)
-        return Answer(tuple(files), told_back, outcome.info, self._save_error, missing, told_bytes)
+        problem = self._problems[-1] if self._problems else None
+        return Answer(tuple(files), told_back, outcome.info, self._save_error, missing, told_bytes, problem)
 
     def _save(self, plan: Plan, picture: ScriptPicture, one: Told) -> None:
         saver = self._work.services.saver
@@ -247,7 +260,7 @@ class _Drive:
         picture_format = plan.options.text("grid_format" if is_grid else "samples_format")
         try:
             names = name_facts(plan, 0, plan.checkpoint, one.picture)
-            keep(one, picture_format, rules, names, plan.options, saver)
+            keep(one, picture_format, rules, names, plan.options, saver, self._problems)
         except (OSError, ValueError, RequestError) as error:
             self._save_error = reason_of(error)
 

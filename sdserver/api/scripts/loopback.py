@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from PIL import Image
 
+from sdserver.api.interrogate import CAPTIONS, TAGS
 from sdserver.api.requests import Img2ImgRequest
 from sdserver.api.scripts.checks import Values
 from sdserver.api.scripts.joined import (
@@ -53,14 +54,14 @@ class Loops:
         count: at least 1.
         first, last: denoising strengths.
         curve: one of `CURVES`.
-        is_described: whether what a loop begins with is described in its prompt.
+        model: what describes in a loop's prompt what it begins with; see `Describing`. Empty for nothing.
     """
 
     count: int
     first: float
     last: float
     curve: str
-    is_described: bool = False
+    model: str = ""
 
     def strength(self, loop: int) -> float:
         """The denoising strength of a loop, the first being 0."""
@@ -102,30 +103,26 @@ def begin(context: Context, arguments: Sequence[Any]) -> Steps:
         request.denoising_strength or 0.0,
         values.number(1, 0, 1),
         values.choice(2, CURVES),
-        _is_described(context, values.choice(3, INTERROGATORS)),
+        _model(context, values.choice(3, INTERROGATORS)),
     )
     images = loops.count * request.n_iter
     context.expect(images)
     return _steps(context, with_fixed_seeds(context, request, images), loops)
 
 
-def _is_described(context: Context, interrogator: str) -> bool:
+def _model(context: Context, interrogator: str) -> str:
+    """What describes pictures; empty for nothing. It looks whether the files are there."""
     none, clip, _ = INTERROGATORS
     if interrogator == none:
-        return False
-    if interrogator != clip:
-        message = (
-            f"No prompt can be appended, for {interrogator}'s model, which describes pictures, is not "
-            f"there: choose {none!r} or {clip!r}."
-        )
-        raise MissingModel(message)
+        return ""
+    networks = context.sources.networks
     try:
-        context.sources.networks.captioner()
+        _ = networks.captioner() if interrogator == clip else networks.labeller()
     except MissingModel as error:
         raise MissingModel(
-            f"No prompt can be appended by {clip}: choose {none!r}, or install it. {error}"
+            f"No prompt can be appended by {interrogator}: choose {none!r}, or install it. {error}"
         ) from error
-    return True
+    return CAPTIONS if interrogator == clip else TAGS
 
 
 def _steps(context: Context, request: Img2ImgRequest, loops: Loops) -> Steps:
@@ -139,7 +136,7 @@ def _steps(context: Context, request: Img2ImgRequest, loops: Loops) -> Steps:
             break
         runs: list[Run] = []
         for place, chain in going:
-            text = (yield Describing(chain.pictures[0])) if loops.is_described else ""
+            text = (yield Describing(chain.pictures[0], loops.model)) if loops.model else ""
             runs.append(_run(context, _with(request, text), loops, chain, loop, place * loops.count))
         done: list[Done] = yield runs
         first, last = first or done[0], done[-1]

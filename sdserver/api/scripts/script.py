@@ -52,9 +52,14 @@ class Enlarging:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Describing:
-    """A picture to be described in words, as A1111's "CLIP" does."""
+    """A picture to be described in words.
+
+    Attributes:
+        model: as `interrogate` names it: "clip" or "deepdanbooru".
+    """
 
     image: Image.Image
+    model: str = "clip"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ from sdserver.api.translate.sampling import sampling_of
 from sdserver.api.translate.sizes import Sizes, hires_sizes
 from sdserver.catalog.checkpoint import Checkpoint
 from sdserver.errors import InvalidField
-from sdserver.jobs.job import Hires, Start
+from sdserver.jobs.job import Hires, Start, UpscalerTiles
 
 LATENT_MODES = (
     "Latent",
@@ -28,6 +28,7 @@ LATENT_MODES = (
 )
 SIMPLE_UPSCALERS = ("None", "Lanczos", "Nearest")
 _SHOWN = 100
+_LEAST_TILE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,8 @@ def hires_of(
         refiner=refiner_of(request, refiner, checkpoint, models, adapters),
         conditioning_weight=options.number("inpainting_mask_weight"),
         first_networks=options.flag("hires_fix_use_firstpass_conds") and parts.plan.checkpoint is None,
+        tiles=upscaler_tiles(options),
+        keeps_first=options.flag("save_images_before_highres_fix") and request.save_images,
     )
 
 
@@ -137,12 +140,40 @@ def _upscaler(name: str | None, sources: Sources) -> tuple[str, str]:
     """Canonical name and file of an upscaler; none means the first latent mode, as in AUTOMATIC1111."""
     if not name:
         return LATENT_MODES[0], ""
-    if name in LATENT_MODES or name in SIMPLE_UPSCALERS:
+    if name in LATENT_MODES:
+        return name, ""
+    return upscaler_named(name, "hr_upscaler", sources)
+
+
+def upscaler_tiles(options: Snapshot) -> UpscalerTiles:
+    """How upscaling networks are given pictures.
+
+    Raises:
+        InvalidField: tiles are so small, or overlap so much, that there would be too many.
+    """
+    tiles = UpscalerTiles(options.whole("ESRGAN_tile"), options.whole("ESRGAN_tile_overlap"))
+    if 0 < tiles.side < _LEAST_TILE:
+        message = f"The option 'ESRGAN_tile' must be 0, for the whole picture, or at least {_LEAST_TILE}."
+        raise InvalidField("ESRGAN_tile", message)
+    if 0 < tiles.side < 2 * tiles.overlap:
+        message = f"The option 'ESRGAN_tile_overlap' must be at most half of 'ESRGAN_tile', {tiles.side}."
+        raise InvalidField("ESRGAN_tile_overlap", message)
+    return tiles
+
+
+def upscaler_named(name: str, field: str, sources: Sources) -> tuple[str, str]:
+    """Name and file of an upscaler of pictures; a filter has no file.
+
+    Raises:
+        InvalidField: there is none of that name.
+        RequestError: its file may not be read.
+    """
+    if name in SIMPLE_UPSCALERS:
         return name, ""
     file = sources.networks.find_upscaler(name)
     if file is None:
         message = f"There is no upscaler {name[:_SHOWN]!r}; GET /sdapi/v1/upscalers lists those there are."
-        raise InvalidField("hr_upscaler", message)
+        raise InvalidField(field, message)
     return name, file.path
 
 

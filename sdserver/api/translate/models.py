@@ -1,14 +1,22 @@
 """Checkpoints and what they run with."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from sdserver.api.options import CHECKPOINT, Snapshot
 from sdserver.api.translate.plan import Sources
 from sdserver.catalog.checkpoint import Checkpoint
 from sdserver.catalog.network_file import NetworkFile
 from sdserver.errors import InvalidField, NotReady
-from sdserver.jobs.model import Adapter, Attention, Embedding, Model
+from sdserver.jobs.model import Adapter, Attention, Embedding, Model, Storage, VaeMethod
 
+METHODS: Final[Mapping[str, VaeMethod]] = {"Full": "full", "TAESD": "taesd"}
+STORAGES: Final[Mapping[str, Storage]] = {
+    "Disable": "full",
+    "Enable for SDXL": "fp8 for sdxl",
+    "Enable": "fp8",
+}
 _AUTOMATIC_VAE = "Automatic"
 
 
@@ -29,7 +37,7 @@ class Models:
 
     def model(self, checkpoint: Checkpoint, adapters: tuple[Adapter, ...]) -> Model:
         """What a pass runs on."""
-        vae = self.vae(checkpoint)
+        vae, options = self.vae(checkpoint), self.options
         return Model(
             checkpoint=checkpoint.filename,
             vae=vae.path if vae else "",
@@ -37,6 +45,10 @@ class Models:
             embeddings=self.embeddings,
             tiling=self.tiling,
             attention=self.attention,
+            encoder=METHODS[options.text("sd_vae_encode_method")],
+            decoder=METHODS[options.text("sd_vae_decode_method")],
+            storage=STORAGES[options.text("fp8_storage")],
+            keeps_fp16=options.flag("cache_fp16_weight"),
         )
 
     def vae(self, checkpoint: Checkpoint) -> NetworkFile | None:

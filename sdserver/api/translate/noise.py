@@ -1,12 +1,14 @@
 """Seeds: which noise each image of a request begins with."""
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 from sdserver.api.limits import MAX_SEED
 from sdserver.api.options import Snapshot
 from sdserver.api.requests import Request
-from sdserver.jobs.job import Noise, RandomSource, Size
+from sdserver.jobs.job import Noise, RandomSource, SharedPath, Size
 
 RANDOM = -1
 RANDOM_SEEDS = 2**32 - 2
@@ -33,6 +35,23 @@ def noises(request: Request, options: Snapshot) -> tuple[Noise, ...]:
         )
         for k in range(images)
     )
+
+
+def with_shared_paths(found: Sequence[Noise], batch_size: int, options: Snapshot) -> tuple[Noise, ...]:
+    """The noise of a request's images, where the option has those of a batch share one Brownian path.
+
+    Args:
+        found: of every image.
+        batch_size: images per batch.
+        options: of this request.
+    """
+    if not options.flag("no_dpmpp_sde_batch_determinism"):
+        return tuple(found)
+    paths = []
+    for k, noise in enumerate(found):
+        batch = found[k - k % batch_size :][:batch_size]
+        paths.append(replace(noise, shared_path=SharedPath(batch[-1].seed, len(batch), k % batch_size)))
+    return tuple(paths)
 
 
 def _seed(asked: int) -> int:

@@ -19,6 +19,9 @@ from sdserver.jobs.job import Mask, MaskedContent, Size
 CELL: Final = 8
 """Pixels per side of a latent's cell."""
 
+ENLARGER: Final = "upscaler_for_img2img"
+NO_ENLARGER: Final = ("", "None")
+
 CONTENTS: Final[Mapping[int, MaskedContent]] = {
     0: "fill",
     1: "original",
@@ -66,10 +69,11 @@ def init_pictures(request: Img2ImgRequest, options: Snapshot, limits: Limits, gi
     preparation = _preparation(request, options, mask)
     preparing = Preparing(replace(preparation, latent_mask=given.latent_mask, colours=given.colours))
     prepared: list[Prepared] = []
-    for picture in given.pictures or _decoded(request, limits):
+    fitted = given.fitted or (None,) * count
+    for picture, larger in zip(given.pictures or _decoded(request, limits), fitted, strict=True):
         if preparing.resizes_latent:
             _check_latent_resize(picture, limits)
-        prepared.append(preparing.prepare(picture))
+        prepared.append(preparing.prepare(picture, larger))
     batch_size = request.batch_size if len(prepared) == 1 else len(prepared)
     inits = Inits(tuple(prepared), batch_size)
     _check_results(inits, batch_size * request.n_iter, limits)
@@ -176,4 +180,5 @@ def _preparation(request: Img2ImgRequest, options: Snapshot, mask: Image.Image |
         overlay=options.flag("overlay_inpaint"),
         conditioning_weight=options.number("inpainting_mask_weight"),
         soft=soft,
+        tells_unfitted=options.text(ENLARGER) not in NO_ENLARGER,
     )

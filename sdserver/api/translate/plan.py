@@ -17,7 +17,8 @@ from sdserver.catalog.network_file import NetworkFile
 from sdserver.catalog.networks import Networks
 from sdserver.images.finish import Finish
 from sdserver.images.infotext import InfoValue
-from sdserver.jobs.job import Img2Img, Noise, Recovery, Size, Txt2Img
+from sdserver.images.resize import Unfitted
+from sdserver.jobs.job import Faces, Img2Img, Noise, Recovery, Size, Txt2Img
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class Given:
         colours: see `images.img2img.Preparation`.
         extra: see `Plan`.
         recovery: see `jobs.job.Img2Img`.
+        fitted: for each picture what an upscaler made of its `PicturePlan.unfitted`, None where nothing;
+            empty where no upscaler was asked yet.
     """
 
     pictures: tuple[Image.Image, ...] = ()
@@ -55,6 +58,7 @@ class Given:
     colours: Image.Image | None = None
     extra: Mapping[str, InfoValue] = field(default_factory=dict)
     recovery: Recovery | None = None
+    fitted: tuple[Image.Image | None, ...] = ()
 
 
 NOTHING_GIVEN = Given()
@@ -107,6 +111,19 @@ class HiresPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class FacesPlan:
+    """What is done about faces.
+
+    Attributes:
+        told: the restorer's name as the infotext has it; None where faces are not to be restored.
+        job: None where they stay as they are: also where AUTOMATIC1111 leaves them without a word.
+    """
+
+    told: str | None = None
+    job: Faces | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PicturePlan:
     """What is done with an img2img request's results.
 
@@ -115,12 +132,18 @@ class PicturePlan:
         sent_mask: whether there was a mask picture.
         has_mask: whether something is masked: a blank mask may count as none.
         is_cropped: whether only the masked area is painted.
+        upscaler: name and file of what enlarges pictures where they have to become larger, None for
+            Lanczos; the file is empty for a filter.
+        unfitted: for each of the request's pictures what the upscaler is to enlarge before anything can
+            begin; None where nothing.
     """
 
     finishes: tuple[Finish, ...]
     sent_mask: bool
     has_mask: bool
     is_cropped: bool
+    upscaler: tuple[str, str] | None = None
+    unfitted: tuple[Unfitted | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +188,7 @@ class Plan:
     embeddings: tuple[NetworkFile, ...] = ()
     missing: tuple[str, ...] = ()
     extra: Mapping[str, InfoValue] = field(default_factory=dict)
+    faces: FacesPlan = FacesPlan()
 
     @property
     def timestamp(self) -> str:

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sdserver.api.limits import check_limits, check_sigmas, check_strength
-from sdserver.api.option_rules import OptionValue, check_served
+from sdserver.api.option_rules import OptionValue
 from sdserver.api.options import CHECKPOINT, Snapshot
 from sdserver.api.requests import Img2ImgRequest, Request, Txt2ImgRequest
 from sdserver.api.samplers import choose, choose_as_a1111
 from sdserver.api.translate.attention import attention_of, second_attention
+from sdserver.api.translate.faces import faces_of
 from sdserver.api.translate.filled import filled
-from sdserver.api.translate.hires import HiresParts, hires_of, hires_parts
+from sdserver.api.translate.hires import HiresParts, hires_of, hires_parts, upscaler_named
 from sdserver.api.translate.models import Models, chosen_checkpoint
 from sdserver.api.translate.networks import (
     Found,
@@ -19,15 +20,15 @@ from sdserver.api.translate.networks import (
     possible_embeddings,
     refused_embeddings,
 )
-from sdserver.api.translate.noise import noises
-from sdserver.api.translate.pictures import Inits, init_pictures, job_mask
+from sdserver.api.translate.noise import noises, with_shared_paths
+from sdserver.api.translate.pictures import ENLARGER, NO_ENLARGER, Inits, init_pictures, job_mask
 from sdserver.api.translate.plan import NOTHING_GIVEN, Given, PicturePlan, Plan, Sources, Texts, Wording
 from sdserver.api.translate.prompts import prompt_of, read_prompt, texts_of
 from sdserver.api.translate.refiner import refined_passes, refiner_checkpoint, refiner_of
 from sdserver.api.translate.sampling import guidance_of, sampling_of
 from sdserver.api.translate.sizes import first_size
 from sdserver.api.unsupported import check_request
-from sdserver.errors import UnknownCheckpoint
+from sdserver.errors import InvalidField, UnknownCheckpoint
 from sdserver.jobs.job import Img2Img, Size, Start, Txt2Img
 
 
@@ -45,10 +46,11 @@ def translate(request: Request, request_id: str, sources: Sources, given: Given 
         NotReady: no checkpoint is chosen.
     """
     request = filled(request, sources)
-    check_request(request, quirks=sources.config.a1111_quirks)
+    check_request(request)
     check_limits(request, sources.config.limits)
     options, overrides = options_of(request, sources)
-    plan = replace(_common(request, options, overrides, sources), extra=given.extra)
+    faces = faces_of(request, options, sources)
+    plan = replace(_common(request, options, overrides, sources), extra=given.extra, faces=faces)
     if isinstance(request, Img2ImgRequest):
         return _img2img(plan, request, request_id, sources, given)
     return _txt2img(plan, request, request_id, sources)
@@ -67,7 +69,6 @@ def options_of(request: Request, sources: Sources) -> tuple[Snapshot, dict[str, 
             # AUTOMATIC1111 takes it out of the very object that it echoes.
             del overrides[CHECKPOINT], asked[CHECKPOINT]
     options = sources.options.snapshot().overridden(overrides)
-    check_served(options)
     check_sigmas(options)
     return options, overrides
 
@@ -86,7 +87,7 @@ def _common(request: Request, options: Snapshot, overrides: dict[str, OptionValu
         options=options,
         overrides=overrides,
         jobs=(),
-        noises=noises(request, options),
+        noises=with_shared_paths(noises(request, options), request.batch_size, options),
         batch_size=request.batch_size,
         size=Size(request.width, request.height),
         texts=texts,
@@ -173,6 +174,7 @@ def _base(plan: Plan, request: Txt2ImgRequest, models: Models, found: Found, *, 
         sampling=sampling_of(request, plan.options, plan.sampler, request.steps),
         guidance=guidance_of(request, plan.options),
         refiner=refiner_of(request, refiner, plan.checkpoint, models, found.adapters),
+        faces=plan.faces.job,
     )
 
 
@@ -186,7 +188,7 @@ def _img2img(plan: Plan, request: Img2ImgRequest, request_id: str, sources: Sour
     inits = init_pictures(request, plan.options, sources.config.limits, given)
     plan, found = _with_networks(plan, sources)
     plan, models = _models(plan, [plan.texts], sources)
-    used = plan.noises[: inits.batch_size * request.n_iter]
+    used = with_shared_paths(plan.noises[: inits.batch_size * request.n_iter], inits.batch_size, plan.options)
     base = _img2img_base(plan, request, models, found, inits)
     jobs = [
         replace(
@@ -205,8 +207,27 @@ def _img2img(plan: Plan, request: Img2ImgRequest, request_id: str, sources: Sour
         sent_mask=given.mask is not None if given.pictures else bool(request.mask),
         has_mask=inits.prepared[0].mask is not None,
         is_cropped=inits.prepared[0].is_cropped,
+        upscaler=_enlarger(plan.options, sources),
+        unfitted=() if given.fitted else tuple(one.unfitted for one in inits.prepared),
     )
     return replace(plan, jobs=tuple(jobs), batch_size=inits.batch_size, pictures=pictures)
+
+
+def _enlarger(options: Snapshot, sources: Sources) -> tuple[str, str] | None:
+    """What enlarges a request's pictures instead of Lanczos.
+
+    Raises:
+        InvalidField: there is no upscaler of that name; with AUTOMATIC1111's quirks that is Lanczos.
+    """
+    name = options.text(ENLARGER)
+    if name in NO_ENLARGER:
+        return None
+    try:
+        return upscaler_named(name, ENLARGER, sources)
+    except InvalidField as error:
+        if sources.config.a1111_quirks:
+            return None
+        raise InvalidField(ENLARGER, f"The option {ENLARGER!r} cannot be used: {error}") from None
 
 
 def _img2img_base(plan: Plan, request: Img2ImgRequest, models: Models, found: Found, inits: Inits) -> Img2Img:
@@ -228,6 +249,7 @@ def _img2img_base(plan: Plan, request: Img2ImgRequest, models: Models, found: Fo
         init=first.init,
         guidance=guidance_of(request, options),
         refiner=refiner_of(request, plan.refiner, plan.checkpoint, models, found.adapters),
+        faces=plan.faces.job,
     )
 
 

@@ -1,0 +1,1 @@
+"""Networks that find faces, tell their parts and restore them."""
