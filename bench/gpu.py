@@ -2,6 +2,7 @@
 
     python -m bench.gpu                    SD1.5, then one step as sd-turbo takes, then SDXL
     python -m bench.gpu --parts sdxl --seconds 580
+    python -m bench.gpu --flags=--compile  our server with other flags than --cuda-graphs
     python -m bench.gpu --dry              tiny, on the processor: whether it works at all
 
 Full-size networks with random weights in fp16, which are valid for time. When the time is up, what was found
@@ -124,7 +125,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=570, help="until it ends with what it has")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--flags", default="", help="of our server")
+    parser.add_argument("--flags", default="--cuda-graphs", help="of our server")
     parser.add_argument("--folder", type=Path, help="where the checkpoints are kept; else written anew")
     parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "bench" / "gpu", help="folder")
     return parser.parse_args()

@@ -111,12 +111,15 @@ class Bench:
         self.lines.append(Line(name, tuple(ours), tuple(theirs), unit, self.plan.goals.get(goal, "")))
 
     @contextmanager
-    def servers(self, *kinds: Kind, clients: int, flags: tuple[str, ...] = ()) -> Iterator[list[Driven]]:
-        """Warm servers side by side, each at its best thread count for so many clients."""
+    def servers(
+        self, *kinds: Kind, clients: int, flags: tuple[str, ...] = (), threads: int | None = None
+    ) -> Iterator[list[Driven]]:
+        """Warm servers side by side, each at its best thread count for so many clients if none is given."""
         with ExitStack() as stack:
             driven = []
             for kind in kinds:
-                setup = replace(self._setup(self.best_threads(kind, clients)), flags=self.plan.flags + flags)
+                count = threads or self.best_threads(kind, clients)
+                setup = replace(self._setup(count), flags=self.plan.flags + flags)
                 server = stack.enter_context(serving(kind, setup))
                 self.note(f"{kind} start seconds", round(server.start_seconds, 2))
                 client = Client(server.url, len(driven) * 500 + 1)

@@ -1,8 +1,10 @@
 """Checkpoints with random weights as diffusers folders: of no use for pictures, valid for time.
 
     python -m bench.random_checkpoint sd15 FOLDER
+    python -m bench.random_checkpoint sd15 FOLDER --single-file
 
-The sizes are the published ones of Stable Diffusion 1.5 and SDXL, and a tiny one of each.
+The sizes are the published ones of Stable Diffusion 1.5 and SDXL, and a tiny one of each. Single files are in
+the original layout; there are none of SDXL.
 """
 
 import argparse
@@ -20,10 +22,12 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from sdserver.bundle.tokenizer import clip_tokenizer
+from tools.ldm_layout import clip_state, unet_state, vae_state
 
 SPREAD: Final = 0.02
 """Standard deviation of the weights; norms keep what comes out within fp16."""
@@ -104,6 +108,32 @@ def write(name: str, folder: Path, device: str = "cpu") -> Path:
     return place
 
 
+def write_file(name: str, folder: Path, device: str = "cpu") -> Path:
+    """Write a checkpoint of one text encoder in fp16 as a single file, unless it is there already.
+
+    Args:
+        name: of one of `KINDS`.
+        folder: the file is put into it.
+        device: where the weights are drawn.
+
+    Raises:
+        ValueError: it has two text encoders.
+    """
+    place = folder / f"random-{name}.safetensors"
+    if place.is_file():
+        return place
+    kind = KINDS[name]
+    if kind.is_xl:
+        raise ValueError(f"{name} is written as a folder only.")
+    tensors = {
+        **unet_state(filled(empty_unet(kind), device)),
+        **vae_state(filled(empty_vae(kind), device)),
+        **clip_state(filled(empty_text(kind.text[0]), device)),
+    }
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, place)
+    return place
+
+
 def filled(module: nn.Module, device: str, dtype: torch.dtype = torch.float16) -> nn.Module:
     """Random weights for a network without data: norms begin as they do in training."""
     module = module.to(dtype).to_empty(device=device)
@@ -179,9 +209,11 @@ def main() -> int:
     parser.add_argument("name", choices=sorted(KINDS))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--single-file", action="store_true")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    print(json.dumps({"written": str(write(args.name, args.folder, args.device))}))
+    writer = write_file if args.single_file else write
+    print(json.dumps({"written": str(writer(args.name, args.folder, args.device))}))
     return 0
 
 

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench.processes import LOOPBACK, accepts, cpu_seconds, free_ports, without_torch
+from bench.processes import (
+    LOOPBACK,
+    accepts,
+    cpu_seconds,
+    descendants,
+    free_ports,
+    side_thread_seconds,
+    without_torch,
+)
 
 Kind = Literal["ours", "naive"]
 
@@ -55,9 +63,14 @@ class Server:
     def url(self) -> str:
         return f"http://{LOOPBACK}:{self.port}"
 
-    def front_cpu_seconds(self) -> float:
-        """CPU time of all its processes but the engine's."""
-        return sum(cpu_seconds(pid) for pid in without_torch(self.pid))
+    def beside_cpu_seconds(self) -> tuple[float, float]:
+        """CPU time of all processes but the engine's, and of the engine's threads but its first.
+
+        The first is the device's; where that has more threads, the second number has their time, too.
+        """
+        front = without_torch(self.pid)
+        engines = {self.pid, *descendants(self.pid)}.difference(front)
+        return sum(map(cpu_seconds, front)), sum(map(side_thread_seconds, engines))
 
 
 @contextmanager

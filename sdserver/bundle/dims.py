@@ -8,9 +8,10 @@ from itertools import count, takewhile
 from math import gcd
 from typing import Final
 
+from sdserver.bundle.safetensors_file import Shape
 from sdserver.bundle.sidecar import Sidecar
 from sdserver.bundle.spec import TextKind, TextSpec, UNetSpec, VaeSpec
-from sdserver.bundle.weights import Shape, Shapes
+from sdserver.bundle.weights import Shapes
 from sdserver.errors import UnreadableCheckpoint, UnsupportedCheckpoint
 from sdserver.jobs.model import Family
 

@@ -3,7 +3,9 @@
 Class names in the folder are compared with those that are served, never imported.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,13 +13,17 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import SafetensorError
 from torch import nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from sdserver.bundle.configuration import Json, read_json
+from sdserver.bundle.convert import Sources
 from sdserver.bundle.device import Placement
-from sdserver.bundle.parts import Parts
+from sdserver.bundle.fill import check_tensors, number_positions, read_state
+from sdserver.bundle.folder_files import folder_sources, open_several, weight_files
+from sdserver.bundle.parts import Parts, Reader, numbers_of
 from sdserver.bundle.schedule import TIMESTEPS, scaled_linear, zero_terminal_snr
 from sdserver.bundle.spec import Spec, TextKind
+from sdserver.bundle.weights import Weights
 from sdserver.errors import UnreadableCheckpoint, UnsupportedCheckpoint
 from sdserver.jobs.model import Family
 
@@ -30,27 +36,74 @@ _CLASSES: Final = {
 _PREDICTIONS: Final = {"epsilon": "epsilon", "v_prediction": "v"}
 
 
-def prepare_folder(path: Path) -> Callable[[Placement], Parts]:
-    """Read the folder's configuration; returns what reads its data.
+@contextmanager
+def prepare_folder(path: Path) -> Iterator[Reader]:
+    """Check the folder's configuration and the shapes of its tensors; then yield what reads its data.
 
     Raises:
-        UnreadableCheckpoint: a configuration is missing or damaged.
+        UnreadableCheckpoint: a configuration or file is missing or damaged.
         UnsupportedCheckpoint: the folder holds networks of other kinds.
+        RuntimeError: while reading: the device's memory does not suffice.
     """
     places = _places(path)
     spec = _spec(path, places)
+    with ExitStack() as stack:
+        parts = {name: _part(path / name, stack) for name in places}
 
-    def read(placement: Placement) -> Parts:
+        def read(placement: Placement) -> Parts:
+            for part in parts.values():
+                part.fill(placement)
+            _take_whole_vector(parts["unet"].network)
+            text = tuple(part.network for name, part in parts.items() if name.startswith("text"))
+            for encoder in text:
+                number_positions(encoder, placement)
+            return Parts(spec, parts["unet"].network, parts["vae"].network, text)
+
+        yield Reader(spec.family, numbers_of(part.network for part in parts.values()), read)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """An empty network and the open files of its tensors."""
+
+    path: Path
+    network: nn.Module
+    weights: Weights
+    sources: Sources
+
+    def fill(self, placement: Placement) -> None:
         try:
-            unet = _diffusers_part(UNet2DConditionModel, path / "unet", placement)
-            vae = _diffusers_part(AutoencoderKL, path / "vae", placement)
-            text = tuple(_text_part(path / name, placement) for name in places if name.startswith("text"))
-        except (OSError, ValueError, ImportError, SafetensorError) as error:
-            raise UnreadableCheckpoint(f"{path.name} cannot be read: {str(error)[:200]}") from error
-        _take_whole_vector(unet)
-        return Parts(spec, unet, vae, text)
+            read_state(self.network, self.weights, self.sources, placement)
+        except (SafetensorError, OSError) as error:
+            raise UnreadableCheckpoint(f"{self.path} cannot be read, download it again: {error}") from error
 
-    return read
+
+def _part(path: Path, stack: ExitStack) -> _Part:
+    config = dict(read_json(path / "config.json"))
+    try:
+        network = _empty(path.name, config)
+    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError, ArithmeticError) as error:
+        raise UnsupportedCheckpoint(f"{path}: its dimensions make no network ({error}).") from error
+    weights = open_several(weight_files(path), stack)
+    sources = folder_sources(network, frozenset(weights.shapes))
+    used = {source.name for source in sources.values()}
+    try:
+        check_tensors(network, sources, {name: weights.shapes[name] for name in used}, "")
+    except UnreadableCheckpoint as error:
+        raise UnreadableCheckpoint(f"{path}: {error}") from error
+    return _Part(path, network, weights, sources)
+
+
+def _empty(name: str, config: dict[str, object]) -> nn.Module:
+    """A network without data, with the dimensions that its configuration says."""
+    kind: Any = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}.get(name)
+    with torch.device("meta"):
+        if kind is not None:
+            network: nn.Module = kind.from_config(config)
+            return network
+        kind = CLIPTextModelWithProjection if name == "text_encoder_2" else CLIPTextModel
+        text: nn.Module = kind(CLIPTextConfig.from_dict(config))
+    return text
 
 
 def _places(path: Path) -> tuple[str, ...]:
@@ -116,43 +169,6 @@ def _alphas(path: Path, noise: Json) -> tuple[float, ...]:
     if not plain or _integer(noise, "num_train_timesteps", TIMESTEPS) != TIMESTEPS:
         raise UnsupportedCheckpoint(f"{path.name}: its noise schedule is not that of Stable Diffusion.")
     return scaled_linear(_real(noise, "beta_start", 0.00085), _real(noise, "beta_end", 0.012))
-
-
-def _diffusers_part(kind: type[Any], path: Path, placement: Placement) -> nn.Module:
-    part: nn.Module = kind.from_pretrained(
-        str(path),
-        torch_dtype=placement.dtype,
-        variant=_variant(path),
-        use_safetensors=True,
-        local_files_only=True,
-        low_cpu_mem_usage=False,
-    )
-    part.to(placement.device)
-    for parameter in part.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    part.eval().requires_grad_(False)
-    return part
-
-
-def _text_part(path: Path, placement: Placement) -> nn.Module:
-    kind = CLIPTextModelWithProjection if path.name == "text_encoder_2" else CLIPTextModel
-    part: nn.Module = kind.from_pretrained(
-        str(path),
-        dtype=placement.dtype,
-        variant=_variant(path),
-        use_safetensors=True,
-        local_files_only=True,
-    )
-    part.to(placement.device)
-    part.eval().requires_grad_(False)
-    return part
-
-
-def _variant(path: Path) -> str | None:
-    """fp16 files are taken where there are no plain ones."""
-    files = [file.name for file in path.glob("*.safetensors")]
-    return "fp16" if files and all(".fp16." in name for name in files) else None
 
 
 def _take_whole_vector(unet: Any) -> None:

@@ -1,5 +1,6 @@
 """A checkpoint's networks, built empty from their dimensions."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from sdserver.bundle.device import Placement
 from sdserver.bundle.spec import Spec, TextSpec, UNetSpec, VaeSpec
+from sdserver.jobs.model import Family
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,29 @@ class Parts:
     unet: nn.Module
     vae: nn.Module
     text: tuple[nn.Module, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads the data of a checkpoint that was checked. May be called once.
+
+    Attributes:
+        family: of the checkpoint.
+        numbers: how many its networks consist of.
+        read: what reads them to a device.
+    """
+
+    family: Family
+    numbers: int
+    read: Callable[[Placement], Parts]
+
+    def __call__(self, placement: Placement) -> Parts:
+        return self.read(placement)
+
+
+def numbers_of(networks: Iterable[nn.Module]) -> int:
+    """How many numbers networks consist of."""
+    return sum(parameter.numel() for network in networks for parameter in network.parameters())
 
 
 def empty_unet(spec: UNetSpec) -> nn.Module:

@@ -1,5 +1,6 @@
 """The denoising network: batches of rows in, what it predicts (epsilon or v) out."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,7 +8,11 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sdserver.bundle.attention_kernel import preferred
 from sdserver.bundle.device import Placement
+from sdserver.bundle.faster import Faster
+from sdserver.bundle.kept_text import KeptTexts, Text
+from sdserver.bundle.lean import Lean, is_plain
 from sdserver.bundle.self_attention import SelfAttention
 from sdserver.bundle.spec import Spec
 from sdserver.jobs.model import Attention
@@ -29,14 +34,26 @@ class Network:
         self._attention = SelfAttention(unet, spec.family)
         self._spec = spec
         self._placement = placement
+        self._lean: Lean | None = None
+        self._texts = KeptTexts(())
+        self._faster: Faster | None = None
+        self._kernel: str | None = None
         if placement.use_xformers:
             _use_xformers(unet)
+        elif is_plain(unet):
+            self._lean = Lean(unet)
+            self._texts = KeptTexts(self._lean.blocks)
+
+    def call_modules(self) -> None:
+        """From now on, call diffusers' modules, which others may watch, instead of using their parameters."""
+        self._lean = None
+        self._texts = KeptTexts(())
 
     def predict(
         self,
         x: Tensor,
         timesteps: Tensor,
-        context: Tensor,
+        context: Tensor | Sequence[Tensor],
         vector: Tensor | None,
         attention: Attention = PLAIN,
         evaluation: int = 0,
@@ -46,7 +63,8 @@ class Network:
         Args:
             x: (n, in_channels, h, w), scaled to the network's input.
             timesteps: (n,), 0 to 999; fractions are kept.
-            context: (n, tokens, context_dim).
+            context: (n, tokens, context_dim), or n times (tokens, context_dim): what is made of these is
+                kept as long as the tensors come again, so they must not be written to.
             vector: (n, vector_dim) for SDXL, else None.
             attention: how it is made cheaper.
             evaluation: see `calls.Predict`.
@@ -57,16 +75,62 @@ class Network:
         device, dtype = self._placement.device, self._placement.dtype
         sample = x.to(device, dtype).contiguous(memory_format=torch.channels_last)
         size = (x.shape[2], x.shape[3])
-        with self._attention.cheapened(attention, evaluation, size):
-            (predicted,) = self._unet(
-                sample,
-                timesteps.to(device, torch.float32),
-                encoder_hidden_states=context.to(device, dtype),
-                class_labels=None if vector is None else vector.to(device, dtype),
-                return_dict=False,
-            )
+        wide = None if vector is None else vector.to(device, dtype)
+        moments = timesteps.to(device, torch.float32)
+        with self._attention.cheapened(attention, evaluation, size), preferred(self._kernel):
+            if self._faster is None:
+                predicted = self._evaluate(sample, moments, self._text(context), wide)
+            else:
+                predicted = self._faster.predict(
+                    lambda: self._evaluate(sample, moments, self._text(context), wide),
+                    sample,
+                    moments,
+                    lambda: self._text(context).context(),
+                    wide,
+                )
         result: Tensor = predicted.float().contiguous()
         return result
+
+    def _evaluate(self, sample: Tensor, timesteps: Tensor, text: Text, vector: Tensor | None) -> Tensor:
+        """The network's output for what `predict` has brought to its device."""
+        if self._lean is not None:
+            return self._lean(sample, timesteps, text, vector)
+        (predicted,) = self._unet(
+            sample, timesteps, encoder_hidden_states=text.context(), class_labels=vector, return_dict=False
+        )
+        result: Tensor = predicted
+        return result
+
+    def evaluate(self, sample: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+        """The network as a function of tensors on its device: nothing is kept from one call to the next."""
+        return self._evaluate(sample, timesteps, Text(list(context)), vector)
+
+    def attend_by(self, kernel: str | None) -> None:
+        """From now on, attend by this kernel (`attention_kernel.Kernel`); None leaves it to PyTorch."""
+        self._kernel = kernel
+        if kernel == "xformers":
+            self.call_modules()
+            _use_xformers(self._unet)
+
+    def hasten(self, faster: Faster) -> None:
+        """From now on, have calls go this way."""
+        self._faster = faster
+
+    def forget(self) -> None:
+        """Free the memory of what is kept for later calls."""
+        self._texts.clear()
+        if self._lean is not None:
+            self._lean.clear()
+        if self._faster is not None:
+            self._faster.release()
+
+    def _text(self, context: Tensor | Sequence[Tensor]) -> Text:
+        device, dtype = self._placement.device, self._placement.dtype
+        if isinstance(context, Tensor):
+            return Text(list(context.to(device, dtype)))
+        if self._lean is None:
+            return Text([one.to(device, dtype) for one in context])
+        return self._texts.text(context, device, dtype)
 
     def predicts_v(self) -> bool:
         """Whether the network predicts v: A1111's question to SD 2 checkpoints that do not tell.

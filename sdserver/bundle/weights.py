@@ -1,19 +1,20 @@
 """Tensors of a file by name: shapes first, data only when asked for."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from types import MappingProxyType
 from typing import Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
+from sdserver.bundle.safetensors_file import SafetensorsFile, Shape, open_safetensors
+from sdserver.bundle.staging import Staging
 from sdserver.errors import UnreadableCheckpoint, UnsupportedCheckpoint
 
-Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 _PICKLED = (".ckpt", ".pt", ".pth", ".bin")
@@ -29,36 +30,27 @@ class Weights(Protocol):
         """One tensor on the CPU, in the file's type; it may share the file's memory."""
         ...
 
-
-class _Slice(Protocol):
-    def get_shape(self) -> list[int]: ...
-
-
-class _SafeFile(Protocol):
-    """What is used of `safetensors.safe_open`, which has no types of its own."""
-
-    def keys(self) -> list[str]: ...
-
-    def get_slice(self, name: str, /) -> _Slice: ...
-
-    def get_tensor(self, name: str, /) -> Tensor: ...
+    def staged(self, name: str, staging: Staging) -> Tensor:
+        """The same on the staging's device; of use until the next tensor is staged."""
+        ...
 
 
 class SafetensorsWeights:
-    """A .safetensors file: the library checks its header, data is mapped."""
+    """A .safetensors file."""
 
-    def __init__(self, file: _SafeFile) -> None:
+    def __init__(self, file: SafetensorsFile) -> None:
         self._file = file
-        self.shapes: Shapes = MappingProxyType(
-            {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
-        )
+        self.shapes: Shapes = file.shapes
 
     def tensor(self, name: str) -> Tensor:
-        return self._file.get_tensor(name)
+        return self._file.tensor(name)
+
+    def staged(self, name: str, staging: Staging) -> Tensor:
+        return staging.sent(self._file.tensor_in(name, staging.take(self._file.bytes_of(name))))
 
 
 class LoadedWeights:
-    """Tensors that are in memory already."""
+    """Tensors that are in memory already, or in a mapped file."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = tensors
@@ -68,6 +60,9 @@ class LoadedWeights:
 
     def tensor(self, name: str) -> Tensor:
         return self._tensors[name]
+
+    def staged(self, name: str, staging: Staging) -> Tensor:
+        return self._tensors[name].to(staging.device)
 
 
 @contextmanager
@@ -82,11 +77,11 @@ def open_weights(path: Path, *, allow_pickle: bool) -> Iterator[Weights]:
     """
     ending = path.suffix.lower()
     if ending == ".safetensors":
-        try:
-            file = safe_open(path, framework="pt", device="cpu")
-        except (SafetensorError, OSError) as error:
-            raise UnreadableCheckpoint(_damaged(path, error)) from error
-        with file:
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(open_safetensors(path))
+            except (SafetensorError, OSError) as error:
+                raise UnreadableCheckpoint(_damaged(path, error)) from error
             yield SafetensorsWeights(file)
     elif ending in _PICKLED:
         if not allow_pickle:

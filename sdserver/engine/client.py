@@ -7,7 +7,6 @@ suspects: each is run again alone, so that one which kills its engine twice fail
 
 import asyncio
 import math
-import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,12 +15,19 @@ from typing import Protocol
 from sdserver import errors
 from sdserver.engine.config import EngineConfig
 from sdserver.engine.messages import (
+    Arrange,
     BatchRan,
     Beat,
+    Collect,
+    Collected,
     FromEngine,
+    Hung,
+    Keep,
     Load,
     Loaded,
     LoadFailed,
+    Logged,
+    LongCall,
     MemoryFacts,
     Stop,
     StopMode,
@@ -31,11 +37,13 @@ from sdserver.engine.messages import (
     Unloaded,
     Watch,
 )
+from sdserver.engine.restarts import MAX_DEATHS, MAX_DEATHS_LOADING, WINDOW_SECONDS, Restarts
 from sdserver.engine.supervisor import Supervisor
 from sdserver.engine.ticket import Ticket
 from sdserver.errors import CheckpointError, EngineFailure, NotReady, PoisonJob, QueueFull
 from sdserver.jobs.events import Cancelled, Failed, Finished, JobEvent
 from sdserver.jobs.job import Job
+from sdserver.jobs.keeping import Keeping
 
 
 class EngineProcess(Protocol):
@@ -45,6 +53,7 @@ class EngineProcess(Protocol):
     def pid(self) -> int | None: ...
     def start(self) -> None: ...
     def send(self, message: ToEngine) -> None: ...
+    async def stacks(self) -> str: ...
     async def stop(self) -> None: ...
 
 
@@ -53,8 +62,7 @@ Supervise = Callable[
 ]
 
 MAX_CRASHES = 2
-MAX_DEATHS_LOADING = 3
-FIRST_BACKOFF, LAST_BACKOFF = 0.2, 30.0
+MAX_DEATHS_OF_A_LOAD = 3
 TYPICAL_ROW_SECONDS = 0.1
 
 
@@ -66,6 +74,7 @@ class EngineClient:
         max_queue: how many requests may be unfinished at once.
         on_message: told every message of the engine, after the client took it in.
         on_restart: told the exit code whenever the engine process died unasked.
+        on_give_up: told why no other engine is started any more.
         supervise: makes the supervisor; tests put a scripted one here.
     """
 
@@ -76,25 +85,30 @@ class EngineClient:
         on_message: Callable[[FromEngine], None],
         on_restart: Callable[[int | None], None],
         supervise: Supervise = Supervisor,
+        on_give_up: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._supervisor = supervise(config, self._observe, self._restart)
         self._max_queue = max_queue
         self._max_running = config.max_running
         self._on_message = on_message
         self._on_restart = on_restart
+        self._on_give_up = on_give_up
         self._tickets: dict[str, Ticket] = {}
         self._owner: dict[str, Ticket] = {}
         self._loads: dict[str, list[asyncio.Future[Loaded]]] = {}
+        self._load_deaths: dict[str, int] = {}
         self._unloads: list[asyncio.Future[None]] = []
+        self._collects: list[asyncio.Future[MemoryFacts | None]] = []
         self._is_unloaded = False
         self._alive = False
         self._sent: set[str] = set()
         self._crashes: dict[str, int] = {}
         self._suspects: deque[str] = deque()
-        self._restarts_in_a_row = 0
+        self._restarts = Restarts()
         self._row_seconds = TYPICAL_ROW_SECONDS
         self._accepting = True
         self._last_loaded: str | None = None
+        self._keeping: Keeping | None = None
         self.model: Loaded | None = None
         self.memory: MemoryFacts | None = None
 
@@ -129,9 +143,21 @@ class EngineClient:
         """The engine's process id."""
         return self._supervisor.pid
 
+    async def stacks(self) -> str:
+        """Where the engine process's threads are."""
+        return await self._supervisor.stacks()
+
+    def keep(self, keeping: Keeping) -> None:
+        """Have so many checkpoints and VAEs kept in memory, by engines that start later, too."""
+        if keeping != self._keeping:
+            self._keeping = keeping
+            self._supervisor.send(Keep(keeping))
+
     def start(self) -> None:
         """Start the engine process. Call on the event loop."""
         self._supervisor.start()
+        if self._keeping is not None:
+            self._supervisor.send(Keep(self._keeping))
         self._alive = True
 
     async def stop(self) -> None:
@@ -180,6 +206,13 @@ class EngineClient:
             raise CheckpointError("No checkpoint was loaded yet: choose one first.")
         return await self.load(self._last_loaded)
 
+    async def collect(self) -> MemoryFacts | None:
+        """Have memory given back that nothing uses; what is left in use, None if the engine died meanwhile."""
+        future: asyncio.Future[MemoryFacts | None] = asyncio.get_running_loop().create_future()
+        self._collects.append(future)
+        self._supervisor.send(Collect())
+        return await future
+
     def submit(
         self,
         request_id: str,
@@ -213,8 +246,20 @@ class EngineClient:
             self._send(jobs)
         return ticket
 
+    def arrange(self, request_ids: Sequence[str]) -> None:
+        """Have requests that wait begin in this order; those that do not wait are ignored."""
+        tickets = [self._tickets[each] for each in dict.fromkeys(request_ids) if each in self._tickets]
+        moved = {ticket.id: ticket for ticket in tickets if ticket.state == "queued"}
+        # Of the places that these hold, each has another: an engine that starts later is sent all in this order.
+        following = iter(moved.values())
+        order = [next(following) if each.id in moved else each for each in self._tickets.values()]
+        self._tickets = {ticket.id: ticket for ticket in order}
+        sent = tuple(job.id for ticket in moved.values() for job in ticket.jobs if job.id in self._sent)
+        if sent:
+            self._supervisor.send(Arrange(sent))
+
     def active(self) -> tuple[Ticket, ...]:
-        """Unfinished requests, oldest first."""
+        """Unfinished requests; those that wait in the order in which they will begin."""
         return tuple(self._tickets.values())
 
     def ticket_of(self, job_id: str) -> Ticket | None:
@@ -259,12 +304,15 @@ class EngineClient:
                 self.model = message
                 self._is_unloaded = False
                 self._last_loaded = message.checkpoint
-                self._restarts_in_a_row = 0
+                self._restarts.loaded()
+                self._load_deaths.pop(message.checkpoint, None)
                 for future in self._loads.pop(message.checkpoint, ()):
                     if not future.done():
                         future.set_result(message)
             case LoadFailed():
-                self.model = None
+                # Another checkpoint than the one that serves: that one goes on serving.
+                if self.model is not None and self.model.checkpoint == message.checkpoint:
+                    self.model = None
                 kind = getattr(errors, message.error, CheckpointError)
                 kind = kind if issubclass(kind, CheckpointError) else CheckpointError
                 self._fail_load(message.checkpoint, kind(message.message))
@@ -276,6 +324,11 @@ class EngineClient:
                     self._row_seconds += 0.1 * (message.seconds / message.rows - self._row_seconds)
             case Beat():
                 self.memory = message.memory
+            case Collected(memory):
+                self.memory = memory
+                self._end_collects(memory)
+            case Hung() | LongCall() | Logged():
+                pass
             case _:
                 self._settle(message)
         self._on_message(message)
@@ -290,14 +343,17 @@ class EngineClient:
                 future.set_exception(error)
         self._unloads.clear()
 
+    def _end_collects(self, memory: MemoryFacts | None) -> None:
+        for future in self._collects:
+            if not future.done():
+                future.set_result(memory)
+        self._collects.clear()
+
     def _fail_load(self, checkpoint: str, error: CheckpointError) -> None:
+        self._load_deaths.pop(checkpoint, None)
         for future in self._loads.pop(checkpoint, ()):
             if not future.done():
                 future.set_exception(error)
-
-    def _fail_loads(self, error: CheckpointError) -> None:
-        for checkpoint in tuple(self._loads):
-            self._fail_load(checkpoint, error)
 
     def _settle(self, event: JobEvent) -> None:
         """Tell a job's event to its ticket, and forget what ended."""
@@ -305,6 +361,8 @@ class EngineClient:
         if ticket is None:
             return
         ticket.observe(event)
+        if isinstance(event, Finished):
+            self._restarts.made_something()
         if isinstance(event, Finished | Failed | Cancelled):
             del self._owner[event.job]
             self._sent.discard(event.job)
@@ -327,6 +385,7 @@ class EngineClient:
         self._alive = False
         self._sent.clear()
         self.memory = None
+        self._end_collects(None)
         self._on_restart(exit_code)
         victims = [
             job.id for ticket in self.active() for job in ticket.unfinished if job.id in ticket.started
@@ -335,16 +394,46 @@ class EngineClient:
             self._crashes[victim] = self._crashes.get(victim, 0) + 1
             self._owner[victim].restart(victim)
         self._suspects = deque(dict.fromkeys([*victims, *self._suspects]))
-        if self._restarts_in_a_row + 1 >= MAX_DEATHS_LOADING:
-            self._fail_loads(
-                CheckpointError(
-                    f"The engine process ended {MAX_DEATHS_LOADING} times while loading it (last exit code "
-                    f"{exit_code}); the machine may lack memory for this checkpoint."
+        pause = self._restarts.died()
+        if self._gives_up(exit_code):
+            return
+        asyncio.get_running_loop().call_later(pause, self._revive)
+
+    def _gives_up(self, exit_code: int | None) -> bool:
+        """Whether no other engine is started, because none would be of use."""
+        for checkpoint in tuple(self._loads):
+            deaths = self._load_deaths[checkpoint] = self._load_deaths.get(checkpoint, 0) + 1
+            if deaths >= MAX_DEATHS_OF_A_LOAD:
+                told = (
+                    f"The engine process ended {deaths} times while loading it (last exit code {exit_code}); "
+                    "the machine may lack memory for this checkpoint."
                 )
+                self._fail_load(checkpoint, CheckpointError(told))
+        if self._restarts.cannot_load and self._last_loaded is not None and not self._is_unloaded:
+            self._give_up(
+                f"The engine process ended {MAX_DEATHS_LOADING} times in a row before it had its checkpoint "
+                f"again (last exit code {exit_code})."
             )
-        backoff = min(LAST_BACKOFF, FIRST_BACKOFF * 2**self._restarts_in_a_row)
-        self._restarts_in_a_row += 1
-        asyncio.get_running_loop().call_later(backoff * random.uniform(0.8, 1.2), self._revive)
+            return True
+        if self._restarts.are_no_use:
+            self._give_up(
+                f"The engine process ended {MAX_DEATHS} times within {WINDOW_SECONDS / 60:g} minutes without "
+                f"finishing anything (last exit code {exit_code})."
+            )
+            return True
+        return False
+
+    def _give_up(self, reason: str) -> None:
+        """Fail what is unfinished, and take no more."""
+        self._accepting = False
+        self._suspects.clear()
+        for ticket in self.active():
+            for job in ticket.unfinished:
+                self._settle(Failed(job.id, EngineFailure.__name__, reason))
+        self._end_unloads(EngineFailure(reason))
+        for checkpoint in tuple(self._loads):
+            self._fail_load(checkpoint, CheckpointError(reason))
+        self._on_give_up(reason)
 
     def _revive(self) -> None:
         if not self._accepting:

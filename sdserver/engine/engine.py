@@ -5,13 +5,11 @@ The engine knows no workflow and no model. Everything here runs on one thread.
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sdserver.calls import Caption, DeviceCall, Interrupted, Report, Upscale, UseModel
+from sdserver.calls import DeviceCall, Interrupted, Report, UseModel
 from sdserver.engine.batcher import Batcher, Pending
 from sdserver.engine.messages import (
     BatchRan,
@@ -25,11 +23,14 @@ from sdserver.engine.messages import (
     Watch,
 )
 from sdserver.engine.previews import PreviewBudget, Previews
-from sdserver.errors import EngineFailure, SdServerError
-from sdserver.jobs.events import Cancelled, Failed, Finished, Progress, Started
-from sdserver.jobs.job import Describe, Enlarge, Job, WithoutCheckpoint
+from sdserver.engine.running import CELL, Running, checkpoint_of, describe, finished
+from sdserver.engine.waiting import Item, Waiting
+from sdserver.errors import SdServerError
+from sdserver.jobs.events import Cancelled, Failed, Progress, Started
+from sdserver.jobs.job import Img2Img, Job, Txt2Img, WithoutCheckpoint
+from sdserver.jobs.keeping import Keeping
 from sdserver.jobs.model import Model, ModelFacts
-from sdserver.programs.program import Outcome, Program, ProgramTable
+from sdserver.programs.program import ProgramTable
 
 log = logging.getLogger(__name__)
 
@@ -55,16 +56,9 @@ class Device(Protocol):
         """Free the device's memory of all checkpoints; the next call that needs one brings it back."""
         ...
 
-
-@dataclass(slots=True)
-class Running:
-    """A program on its way: the calls it waits for and the answers so far."""
-
-    job: Job
-    program: Program
-    single: bool = True
-    answers: list[Any] = field(default_factory=list)
-    missing: int = 0
+    def keep(self, keeping: Keeping) -> None:
+        """Change how much stays in memory."""
+        ...
 
 
 class Engine:
@@ -77,6 +71,7 @@ class Engine:
         emit: is told every message; called on the engine's thread.
         max_running: how many programs may be on their way at once.
         clock: seconds, monotonic.
+        timer: seconds by which batches are compared; the clock where None.
     """
 
     def __init__(
@@ -87,18 +82,21 @@ class Engine:
         emit: Callable[[FromEngine], None],
         max_running: int,
         clock: Callable[[], float] = time.monotonic,
+        timer: Callable[[], float] | None = None,
     ) -> None:
         self._device = device
         self._programs = programs
         self._batcher = batcher
         self._emit = emit
         self._max_running = max_running
-        self._waiting: deque[Job | Load | Unload] = deque()
+        self._waiting = Waiting(clock)
         self._running: dict[str, Running] = {}
         self._parked: dict[str, list[DeviceCall]] = {}
         self._checkpoint: str | None = None
         self._told: str | None = None
+        self._switch_seconds = 0.0
         self._clock = clock
+        self._timer = timer or clock
         self._previews = Previews(device, emit, clock, PreviewBudget())
 
     @property
@@ -118,31 +116,37 @@ class Engine:
 
     def submit(self, job: Job) -> None:
         """Queue a job; it begins when its turn comes."""
-        self._waiting.append(job)
+        self._waiting.add(job)
 
     def load(self, checkpoint: str) -> None:
         """Queue the loading of a checkpoint, in turn with the jobs."""
-        self._waiting.append(Load(checkpoint))
+        self._waiting.add(Load(checkpoint))
+
+    def keep(self, keeping: Keeping) -> None:
+        """Change how much stays in memory, at once."""
+        self._device.keep(keeping)
 
     def unload(self) -> None:
         """Queue the freeing of the device's memory, in turn with the jobs."""
-        self._waiting.append(Unload())
+        self._waiting.add(Unload())
 
     def watch(self, watch: Watch) -> None:
         """Make previews of jobs from now on, or no longer; jobs that are not there are ignored."""
-        there = {item.id for item in self._waiting if not isinstance(item, Load | Unload)}
+        there = {job.id for job in self._waiting.jobs()}
         for job_id in watch.jobs:
             if job_id in self._running or job_id in there:
                 self._previews.watch(job_id, watch.every, watch.method)
 
+    def arrange(self, job_ids: Sequence[str]) -> None:
+        """Begin jobs that wait in this order; see `Waiting.arrange`."""
+        self._waiting.arrange(job_ids)
+
     def stop(self, job_id: str, mode: StopMode) -> None:
         """End a job early; unknown and finished jobs are ignored."""
-        for item in self._waiting:
-            if not isinstance(item, Load | Unload) and item.id == job_id:
-                self._waiting.remove(item)
-                self._previews.forget(job_id)
-                self._emit(Cancelled(job_id))
-                return
+        if self._waiting.remove(job_id):
+            self._previews.forget(job_id)
+            self._emit(Cancelled(job_id))
+            return
         running = self._running.get(job_id)
         if running is None:
             return
@@ -163,7 +167,7 @@ class Engine:
         if not batch:
             return
         started = self._clock()
-        results = self._run([pending.call for pending in batch])
+        results = self._run_timed(batch)
         kind, first = batch[0].key[0], batch[0].call
         seconds = self._clock() - started
         self._emit(BatchRan(str(kind), len(batch), seconds))
@@ -177,49 +181,72 @@ class Engine:
             self._deliver(pending, result)
         self._previews.stepped(self._checkpoint, self._clock() - started)
 
+    def _run_timed(self, batch: list[Pending[DeviceCall]]) -> list[Any]:
+        """Run a batch, and tell the batcher what it took if that asks for it."""
+        calls = [pending.call for pending in batch]
+        if not self._batcher.wants_time(batch):
+            results = self._run(calls)
+            self._batcher.ran(batch, None)
+            return results
+        self._settle()
+        started = self._timer()
+        results = self._run(calls)
+        self._settle()
+        seconds = self._timer() - started
+        # A batch that failed tells nothing of what one takes.
+        has_failed = any(isinstance(result, Exception) for result in results)
+        self._batcher.ran(batch, None if has_failed else seconds)
+        return results
+
     def _run(self, calls: list[DeviceCall]) -> list[Any]:
         try:
             return self._device.run(calls)
         except Exception as error:  # noqa: BLE001 - a fault in one batch must fail its jobs only
             return [error] * len(calls)
 
+    def _settle(self) -> None:
+        """Wait for the device; what it has to say of a fault it says again at the next batch."""
+        with suppress(Exception):
+            self._device.settle()
+
     def _admit(self) -> None:
-        """Begin waiting jobs in order. Jobs of another checkpoint wait until the running ones end,
-        and nothing overtakes them: so checkpoints switch as seldom as the order allows. For the same
-        reason none begins while calls are parked. Jobs that need no checkpoint wait for nobody.
+        """Begin what may begin. While calls are parked only jobs that need no checkpoint do: so checkpoints
+        switch as seldom as the order allows.
         """
-        while self._waiting and len(self._running) < self._max_running and self._may_begin(self._waiting[0]):
-            match self._waiting.popleft():
+        while len(self._running) < self._max_running:
+            match self._next_to_begin():
+                case None:
+                    return
                 case Load(checkpoint):
                     self._load(checkpoint)
                 case Unload():
                     self._unload()
-                case Enlarge() | Describe() as job:
+                case Txt2Img() | Img2Img() as job:
+                    self._checkpoint = job.model.weights
                     self._begin(job)
                 case job:
-                    self._checkpoint = job.model.checkpoint
                     self._begin(job)
-        for job in [item for item in self._waiting if isinstance(item, WithoutCheckpoint)]:
-            if len(self._running) >= self._max_running:
-                return
-            self._waiting.remove(job)
-            self._begin(job)
 
-    def _may_begin(self, item: Job | Load | Unload) -> bool:
-        """Whether what is on its way lets it begin."""
-        if isinstance(item, WithoutCheckpoint):
+    def _next_to_begin(self) -> Item | None:
+        found: Item | None = None
+        if not self._parked:
+            found = self._waiting.take(self._used(), self._has_room, self._switch_seconds)
+        return found or self._waiting.take_without_checkpoint()
+
+    def _used(self) -> str | None:
+        """The checkpoint that the running jobs use; None if none of them needs one."""
+        idle = all(isinstance(running.job, WithoutCheckpoint) for running in self._running.values())
+        return None if idle else self._checkpoint
+
+    def _has_room(self, job: Job) -> bool:
+        """Whether the running jobs of its checkpoint and size do not fill a batch yet. One more than that
+        would make no picture sooner, and all of theirs later.
+        """
+        if isinstance(job, WithoutCheckpoint):
             return True
-        if self._parked:
-            return False
-        if all(isinstance(running.job, WithoutCheckpoint) for running in self._running.values()):
-            return True
-        match item:
-            case Unload():
-                return False
-            case Load(checkpoint):
-                return checkpoint == self._checkpoint
-            case job:
-                return job.model.checkpoint == self._checkpoint
+        rows = sum(running.rows for running in self._running.values() if running.shares_size(job))
+        shape = (0, job.size.height // CELL, job.size.width // CELL)
+        return rows < self._batcher.rows(("predict", shape, job.model.weights))
 
     def _load(self, checkpoint: str) -> None:
         started = self._clock()
@@ -229,7 +256,7 @@ class Engine:
             self._tell_loaded(checkpoint, facts, self._clock() - started)
         else:
             self._checkpoint = self._told = None
-            self._emit(LoadFailed(checkpoint, *_describe(facts)))
+            self._emit(LoadFailed(checkpoint, *describe(facts)))
 
     def _unload(self) -> None:
         self._checkpoint = self._told = None
@@ -237,14 +264,16 @@ class Engine:
             self._device.unload()
         except Exception as error:
             log.exception("the device's memory could not be freed")
-            self._emit(Unloaded(_describe(error)[1]))
+            self._emit(Unloaded(describe(error)[1]))
         else:
             self._emit(Unloaded())
 
     def _tell_loaded(self, checkpoint: str, facts: ModelFacts, seconds: float) -> None:
         """Say which checkpoint is on the device now, also where a job brought it there."""
         self._told = checkpoint
-        self._emit(Loaded(checkpoint, facts.family, self._device.name, self._device.precision, seconds))
+        self._switch_seconds = seconds
+        device = self._device
+        self._emit(Loaded(checkpoint, facts.family, device.name, device.precision, seconds, facts.threads))
 
     def _begin(self, job: Job) -> None:
         running = Running(job, self._programs(job))
@@ -278,7 +307,7 @@ class Engine:
                 wanted = running.program.send(None)
         except StopIteration as end:
             self._forget(job_id)
-            self._emit(_finished(job_id, end.value))
+            self._emit(finished(job_id, end.value))
         except Interrupted:
             self._forget(job_id)
             self._emit(Cancelled(job_id))
@@ -286,13 +315,10 @@ class Engine:
             if not isinstance(error, SdServerError):
                 log.exception("job %s failed", job_id)
             self._forget(job_id)
-            self._emit(Failed(job_id, *_describe(error)))
+            self._emit(Failed(job_id, *describe(error)))
         else:
-            running.single = not isinstance(wanted, list)
-            calls = [wanted] if running.single else wanted
-            running.answers = [None] * len(calls)
-            running.missing = len(calls)
-            if _checkpoint_of(calls[0]) in (None, self._checkpoint):
+            calls = running.wait_for(wanted)
+            if checkpoint_of(calls[0]) in (None, self._checkpoint):
                 self._batcher.add(job_id, calls)
             else:
                 self._parked[job_id] = calls
@@ -306,13 +332,13 @@ class Engine:
         """
         for job_id, calls in list(self._parked.items()):
             if not self._uses_checkpoint():
-                self._checkpoint = _checkpoint_of(calls[0])
-            if _checkpoint_of(calls[0]) == self._checkpoint:
+                self._checkpoint = checkpoint_of(calls[0])
+            if checkpoint_of(calls[0]) == self._checkpoint:
                 self._batcher.add(job_id, self._parked.pop(job_id))
 
     def _uses_checkpoint(self) -> bool:
         """Whether a call waits that runs on a checkpoint."""
-        return any(_checkpoint_of(call) is not None for call in self._batcher.waiting())
+        return any(checkpoint_of(call) is not None for call in self._batcher.waiting())
 
     def _close(self, running: Running) -> None:
         self._forget(running.job.id)
@@ -323,21 +349,3 @@ class Engine:
         """The job is over."""
         del self._running[job_id]
         self._previews.forget(job_id)
-
-
-def _checkpoint_of(call: DeviceCall) -> str | None:
-    """The checkpoint that a call runs on, None if it needs none."""
-    return None if isinstance(call, Upscale | Caption) else call.model.checkpoint
-
-
-def _finished(job_id: str, outcome: Outcome) -> Finished:
-    return Finished(
-        job_id, outcome.picture, outcome.interrupted, outcome.used, outcome.new_parts, outcome.text
-    )
-
-
-def _describe(error: object) -> tuple[str, str]:
-    """Name and sentence of an error; what is not of our tree is an EngineFailure."""
-    if isinstance(error, SdServerError):
-        return type(error).__name__, str(error)
-    return EngineFailure.__name__, f"{type(error).__name__}: {error}"

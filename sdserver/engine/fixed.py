@@ -9,6 +9,7 @@ from typing import Any
 
 from sdserver.calls import DeviceCall, Key, Predict
 from sdserver.engine.engine import Device
+from sdserver.jobs.keeping import Keeping
 
 
 def exact_key(call: DeviceCall) -> Key:
@@ -47,6 +48,10 @@ class FixedBatches:
     def unload(self) -> None:
         """The real device's."""
         self._device.unload()
+
+    def keep(self, keeping: Keeping) -> None:
+        """The real device's."""
+        self._device.keep(keeping)
 
     def run(self, calls: Sequence[DeviceCall]) -> list[Any]:
         """One result per call, in order."""

@@ -1,11 +1,15 @@
 """What crosses between the front process and an engine process: picklable, no tensors."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from sdserver.jobs import events
 from sdserver.jobs.events import JobEvent
 from sdserver.jobs.job import Job
+from sdserver.jobs.keeping import Keeping
+
+EXIT_LOST: Final = 70
+"""Exit code of an engine process whose device answers nothing but errors."""
 
 StopMode = Literal["interrupt", "skip", "drop"]
 PreviewMethod = events.PreviewMethod
@@ -42,6 +46,16 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrange:
+    """Begin these jobs in this order: of the places that they hold among all that wait, each has another.
+
+    Jobs that have begun or ended are ignored.
+    """
+
+    jobs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """Have this checkpoint loaded before it is needed; answered by Loaded or LoadFailed."""
 
@@ -57,11 +71,23 @@ class Unload:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """Keep so many checkpoints and VAEs in memory from now on."""
+
+    keeping: Keeping
+
+
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """Give back memory that nothing uses, between two batches; answered by Collected."""
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """Finish the calls in hand and exit."""
 
 
-ToEngine = Submit | Stop | Watch | Load | Unload | Shutdown
+ToEngine = Submit | Stop | Watch | Arrange | Load | Unload | Keep | Collect | Shutdown
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +99,7 @@ class Loaded:
         family: sd1, sd2 or sdxl.
         device, dtype: as torch names them, for people.
         seconds: how long loading took.
+        threads: of the processor that computes; None where another device does.
     """
 
     checkpoint: str
@@ -80,6 +107,7 @@ class Loaded:
     device: str
     dtype: str
     seconds: float
+    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +164,59 @@ class MemoryFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Collected:
+    """What memory is left in use. Answers Collect."""
+
+    memory: MemoryFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A line for the front's log. Ends at the supervisor.
+
+    Attributes:
+        logger: the name of who says it.
+        level: as `logging` counts.
+        text: with the traceback, if there is one.
+    """
+
+    logger: str
+    level: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
-    """The loop is alive. Sent about once a second, idle or busy between batches."""
+    """The loop is alive. Sent about once a second between batches, and every ten while nothing is to do."""
 
     memory: MemoryFacts
     running: int
     waiting: int
 
 
-FromEngine = Loaded | LoadFailed | Unloaded | BatchRan | Beat | JobEvent
+@dataclass(frozen=True, slots=True)
+class LongCall:
+    """The device's thread may be silent from now on for longer than a batch takes. Ends at the supervisor.
+
+    Attributes:
+        kind: load, unload, first (batch of its shape) or beside (the checkpoints).
+        seconds: how long it may be silent.
+    """
+
+    kind: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hung:
+    """The engine was silent for too long and is being ended; said by its supervisor, not by itself.
+
+    Attributes:
+        seconds: of silence.
+    """
+
+    seconds: float
+
+
+Answer = Loaded | LoadFailed | Unloaded | Collected
+FromEngine = Answer | BatchRan | Beat | LongCall | Logged | Hung | JobEvent

@@ -34,6 +34,7 @@ class PreviewBudget:
         self._saved = 0.0
         self._step_seconds: float | None = None
         self._cell_seconds: dict[PreviewMethod, float] = {}
+        self._begun: set[PreviewMethod] = set()
 
     def worked(self, seconds: float) -> None:
         """The jobs' step took that long."""
@@ -55,7 +56,15 @@ class PreviewBudget:
         return max(0, min(wanted, int(self._saved / price * (1 + 1e-9))))
 
     def spent(self, method: PreviewMethod, cells: int, count: int, seconds: float) -> None:
-        """So many previews took that long together."""
+        """So many previews took that long together.
+
+        A method's first ones load and prepare what later ones find done: they are no measure, and are not
+        owed for, or nothing would be shown of the first picture after a start.
+        """
+        if method not in self._begun:
+            self._begun.add(method)
+            self._saved = 0.0
+            return
         known = self._price(method, cells) / cells
         self._cell_seconds[method] = known + LEARNING * (seconds / (cells * count) - known)
         self._saved -= seconds
@@ -166,7 +175,7 @@ class Previews:
             (job_id, watched, Preview(watched.model, watched.latent, watched.method))
             for job_id, watched in self._watched.items()
             if watched.model is not None and watched.latent is not None
-            if watched.step - watched.shown >= watched.every and watched.model.checkpoint == checkpoint
+            if watched.step - watched.shown >= watched.every and watched.model.weights == checkpoint
         ]
         found.sort(key=lambda one: one[1].shown - one[1].step)
         return [one for one in found if one[2].batch_key() == found[0][2].batch_key()]

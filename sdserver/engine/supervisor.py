@@ -1,22 +1,33 @@
-"""Starts the engine process, watches it, and starts it again when it ends unasked."""
+"""Starts the engine process, watches it, and ends one that hangs."""
 
 import asyncio
+import logging
 import multiprocessing
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from typing import Final
 
-from sdserver.engine import entry
+from sdserver.engine import entry, stacks
 from sdserver.engine.config import EngineConfig
-from sdserver.engine.messages import FromEngine, Shutdown, ToEngine
+from sdserver.engine.messages import FromEngine, Hung, Logged, LongCall, Shutdown, ToEngine
+from sdserver.engine.pipe import Wire
+from sdserver.engine.watchdog import Watchdog
 
-STOP_SECONDS = 10.0
+log = logging.getLogger(__name__)
+
+STOP_SECONDS: Final = 10.0
+TERMINATE_SECONDS: Final = 2.0
+"""How long an engine that hangs is given to end by itself, before it is killed."""
 
 
 class Supervisor:
     """One engine process and its pipe, seen from the front's event loop.
+
+    An engine that hangs (see `watchdog`) is ended: `on_message` is told `Hung`, and then `on_exit`, as of one
+    that ended by itself.
 
     Args:
         config: what each engine process is started with.
@@ -35,8 +46,13 @@ class Supervisor:
         self._on_exit = on_exit
         self._process: BaseProcess | None = None
         self._outbox: queue.SimpleQueue[ToEngine | None] | None = None
+        self._wire: Wire | None = None
+        self._stacks: Connection | None = None
         self._stopping = False
         self._has_spoken = False
+        self._watchdog = Watchdog(config.hang_limit)
+        self._next_look: asyncio.TimerHandle | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -47,17 +63,26 @@ class Supervisor:
         """Start a fresh engine process. Call on the event loop."""
         context = multiprocessing.get_context("spawn")
         pipe, child = context.Pipe(duplex=True)
-        self._process = context.Process(target=entry.run, args=(child, self._config), name="sdserver-engine")
+        if self._stacks is not None:
+            self._stacks.close()
+        self._stacks, told = context.Pipe(duplex=False)
+        self._process = context.Process(
+            target=entry.run, args=(child, self._config, told), name="sdserver-engine"
+        )
         self._process.start()
         self._has_spoken = False
         child.close()
+        told.close()
+        self._wire = wire = Wire(pipe)
         self._outbox = queue.SimpleQueue()
         loop = asyncio.get_running_loop()
         for target, args in (
-            (_transmit, (self._outbox, pipe)),
-            (self._receive, (loop, pipe, self._process, self._outbox)),
+            (_transmit, (self._outbox, wire)),
+            (self._receive, (loop, wire, self._process, self._outbox)),
         ):
             threading.Thread(target=target, args=args, daemon=True, name=f"engine{target.__name__}").start()
+        self._watchdog.started()
+        self._look_later()
 
     def send(self, message: ToEngine) -> None:
         """Send a message without waiting for the engine to take it.
@@ -65,7 +90,17 @@ class Supervisor:
         One that meets a dying engine is lost: `on_exit` follows, and whoever cares sends it again.
         """
         if self._outbox is not None:
+            self._watchdog.sent(message)
             self._outbox.put(message)
+
+    async def stacks(self) -> str:
+        """The stacks of all threads of the engine; a sentence where there are none."""
+        process, pipe = self._process, self._stacks
+        if process is None or pipe is None or process.pid is None or not process.is_alive():
+            return "There is no engine process now."
+        if not self._has_spoken:
+            return "The engine process is starting."
+        return await stacks.ask(process.pid, pipe) or "The engine process does not answer; it may be stopped."
 
     async def stop(self) -> None:
         """End the engine: ask, then terminate, then kill.
@@ -73,6 +108,8 @@ class Supervisor:
         One that never spoke still imports or loads its first checkpoint: it is not asked.
         """
         self._stopping = True
+        if self._next_look is not None:
+            self._next_look.cancel()
         process = self._process
         if process is None:
             return
@@ -87,31 +124,82 @@ class Supervisor:
             escalate()
         await asyncio.to_thread(process.join, STOP_SECONDS)
 
+    def _look_later(self) -> None:
+        if self._next_look is not None:
+            self._next_look.cancel()
+        self._next_look = asyncio.get_running_loop().call_later(self._watchdog.pause, self._look)
+
+    def _look(self) -> None:
+        """See whether the engine hangs; if so, look no more until the next one starts."""
+        silence = self._watchdog.look()
+        if silence is None:
+            self._look_later()
+            return
+        process = self._process
+        if process is not None and process.is_alive() and not self._stopping:
+            self._ending = asyncio.get_running_loop().create_task(self._end_hung(process, silence))
+
+    async def _end_hung(self, process: BaseProcess, silence: float) -> None:
+        """Say where it stands, then terminate, then kill. One that survives even that is left to itself."""
+        self._tell(asyncio.get_running_loop(), [Hung(silence)])
+        log.error("The engine process %s was silent for %.1f s; it is ended.", process.pid, silence)
+        found = ""
+        if process.pid is not None and self._stacks is not None:
+            found = await stacks.ask(process.pid, self._stacks)
+            log.error("Its stacks: %s", found or "none, it does not answer.")
+        if found:  # it takes signals
+            process.terminate()
+            await asyncio.to_thread(process.join, TERMINATE_SECONDS)
+        if process.is_alive():
+            process.kill()
+            await asyncio.to_thread(process.join, STOP_SECONDS)
+        if process.is_alive() and self._wire is not None and self._process is process:
+            log.critical("The engine process %s cannot be killed; its device hangs.", process.pid)
+            self._wire.close()
+
     def _receive(
         self,
         loop: asyncio.AbstractEventLoop,
-        pipe: Connection,
+        wire: Wire,
         process: BaseProcess,
         outbox: "queue.SimpleQueue[ToEngine | None]",
     ) -> None:
         try:
             while True:
-                message: FromEngine = pipe.recv()
+                messages = wire.receive()
                 self._has_spoken = True
-                loop.call_soon_threadsafe(self._on_message, message)
+                loop.call_soon_threadsafe(self._tell, loop, messages)
         except (EOFError, OSError):
             pass
-        process.join()
+        process.join(STOP_SECONDS)
+        if process.is_alive():  # it closed its end and lives on: it is of no more use
+            process.kill()
+            process.join(STOP_SECONDS)
         outbox.put(None)
         if not self._stopping and not loop.is_closed():
             loop.call_soon_threadsafe(self._on_exit, process.exitcode)
 
+    def _tell(self, loop: asyncio.AbstractEventLoop, messages: Sequence[FromEngine]) -> None:
+        """Pass messages on; a fault with one leaves the others alone."""
+        for message in messages:
+            if not isinstance(message, Hung):
+                self._watchdog.heard(message)
+            if isinstance(message, LongCall):
+                continue
+            if isinstance(message, Logged):
+                logging.getLogger(message.logger).log(message.level, "%s", message.text)
+                continue
+            try:
+                self._on_message(message)
+            except Exception as error:  # noqa: BLE001 - told as the loop tells those of its callbacks
+                loop.call_exception_handler({"message": "a message was not taken in", "exception": error})
 
-def _transmit(outbox: "queue.SimpleQueue[ToEngine | None]", pipe: Connection) -> None:
-    """Write messages to the pipe on a thread of its own: an engine that stopped reading blocks it alone."""
+
+def _transmit(outbox: "queue.SimpleQueue[ToEngine | None]", wire: Wire) -> None:
+    """Send messages on a thread of its own: an engine that stopped reading blocks it alone."""
     while (message := outbox.get()) is not None:
         try:
-            pipe.send(message)
+            wire.send([message])
         except OSError:
             break
-    pipe.close()
+    wire.close()

@@ -8,7 +8,7 @@ from typing import Literal
 
 from sdserver import errors
 from sdserver.engine.messages import PreviewMethod, StopMode, Watch
-from sdserver.errors import CheckpointError, EngineFailure, JobError, RequestError
+from sdserver.errors import CheckpointError, EngineFailure, JobError, MissingModel, RequestError
 from sdserver.jobs.events import Cancelled, Failed, Finished, JobEvent, Picture, Previewed, Progress, Started
 from sdserver.jobs.job import Job, WithoutCheckpoint
 
@@ -109,6 +109,7 @@ class Ticket:
             JobError: one of the jobs failed; the first failure's class and sentence.
             CheckpointError: a job's checkpoint cannot be used.
             RequestError: a job asks for what only the loaded checkpoint shows to be impossible.
+            MissingModel: a job needs a model that is not there.
         """
         await self._done.wait()
         ends = [self._ends[job.id] for job in self.jobs]
@@ -189,11 +190,11 @@ def _steps(job: Job) -> int:
     return 1 if isinstance(job, WithoutCheckpoint) else job.sampling.steps
 
 
-def error_of(event: Failed) -> JobError | CheckpointError | RequestError:
+def error_of(event: Failed) -> JobError | CheckpointError | RequestError | MissingModel:
     """The failure as an exception of our tree. Of a field at fault only the sentence is known."""
     kind = getattr(errors, event.error, None)
     if isinstance(kind, type) and issubclass(kind, RequestError):
         return RequestError(event.message)
-    if isinstance(kind, type) and issubclass(kind, JobError | CheckpointError):
+    if isinstance(kind, type) and issubclass(kind, JobError | CheckpointError | MissingModel):
         return kind(event.message)
     return EngineFailure(event.message)

@@ -3,10 +3,18 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 
 from bench.machine import facts
-from bench.processes import accepts, cpu_seconds, descendants, free_ports, without_torch
+from bench.processes import (
+    accepts,
+    cpu_seconds,
+    descendants,
+    free_ports,
+    side_thread_seconds,
+    without_torch,
+)
 from bench.run import thread_counts
 
 
@@ -21,10 +29,38 @@ def test_cpu_seconds_count_work_and_not_waiting() -> None:
     assert cpu_seconds(os.getpid()) - worked < 0.15
 
 
+def test_cpu_seconds_are_told_finer_than_the_kernels_ticks() -> None:
+    before = cpu_seconds(os.getpid())
+    sum(range(20_000))
+    assert 0 < cpu_seconds(os.getpid()) - before < 0.5
+
+
+def test_side_threads_count_without_the_first_and_the_ended() -> None:
+    def work() -> None:
+        until = time.thread_time() + 0.2
+        while time.thread_time() < until:
+            pass
+        worked.set()
+        ending.wait(30)
+
+    worked, ending = threading.Event(), threading.Event()
+    thread = threading.Thread(target=work)
+    before = side_thread_seconds(os.getpid())
+    thread.start()
+    worked.wait(30)
+    until = time.thread_time() + 0.1
+    while time.thread_time() < until:
+        pass
+    assert 0.15 <= side_thread_seconds(os.getpid()) - before < 0.3
+    ending.set()
+    thread.join()
+    assert side_thread_seconds(os.getpid()) - before < 0.15
+
+
 def test_ended_processes_took_nothing() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
-        assert cpu_seconds(process.pid) == 0
+        assert cpu_seconds(process.pid) == side_thread_seconds(process.pid) == 0
 
 
 def test_children_of_children_are_found() -> None:

@@ -11,8 +11,17 @@ from bundle_calls import encode, predict, random, text_call, use
 from tiny_checkpoints import Write
 
 from sdserver.bundle.bundle import Bundle
-from sdserver.bundle.memory import DeviceMemory, measure, memory_of
+from sdserver.bundle.memory import (
+    DeviceMemory,
+    HostMemory,
+    host_memory,
+    measure,
+    memory_of,
+    spare_of,
+    with_peaks,
+)
 from sdserver.errors import UnreadableCheckpoint
+from sdserver.jobs.keeping import Keeping
 
 COUNTS = ("allocated_bytes", "reserved_bytes", "active_bytes", "inactive_split_bytes")
 
@@ -82,7 +91,7 @@ def aside(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Bundle]:
 
     def build(max_cached: int) -> Bundle:
         bundle = Bundle("cpu", "fp32", max_cached=max_cached)
-        monkeypatch.setattr(bundle, "_sets_aside", True)
+        monkeypatch.setattr(bundle._checkpoints, "sets_aside", True)
         return bundle
 
     return build
@@ -134,3 +143,85 @@ def test_an_accelerators_memory_is_freed_and_the_answers_stay(checkpoint: Write)
     assert left is not None
     assert left < held / 2
     assert torch.equal(after, before)
+
+
+MEMINFO = "MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: 600 kB\nHugePages_Total: 0\n"
+
+
+def files(folder: Path, contents: dict[str, str]) -> Path:
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("contents", "wanted"),
+    [
+        ({}, HostMemory(600 << 10, 1000 << 10)),
+        ({"memory.max": "max"}, HostMemory(600 << 10, 1000 << 10)),
+        (
+            {
+                "memory.max": "500000\n",
+                "memory.current": "300000\n",
+                "memory.stat": "anon 5\ninactive_file 50000\n",
+            },
+            HostMemory(250_000, 500_000),
+        ),
+        (
+            {
+                "memory/memory.limit_in_bytes": "400000",
+                "memory/memory.usage_in_bytes": "390000",
+                "memory/memory.stat": "total_inactive_file 10000",
+            },
+            HostMemory(20_000, 400_000),
+        ),
+        (
+            {
+                "memory/memory.limit_in_bytes": "9223372036854771712",
+                "memory/memory.usage_in_bytes": "390000",
+                "memory/memory.stat": "",
+            },
+            HostMemory(600 << 10, 1000 << 10),
+        ),
+    ],
+)
+def test_the_machine_and_the_container_bound_memory(
+    tmp_path: Path, contents: dict[str, str], wanted: HostMemory
+) -> None:
+    meminfo = files(tmp_path, {"meminfo": MEMINFO}) / "meminfo"
+    assert host_memory(meminfo, files(tmp_path / "cgroup", contents)) == wanted
+
+
+def test_where_the_system_does_not_tell_nobody_knows(tmp_path: Path) -> None:
+    assert host_memory(tmp_path / "none", tmp_path) is None
+    assert spare_of(None) is None
+
+
+def test_some_memory_is_left_to_others() -> None:
+    gib = 1 << 30
+    assert spare_of(HostMemory(10 * gib, 16 * gib)) == 10 * gib - 16 * gib // 10
+    assert spare_of(HostMemory(3 * gib, 8 * gib)) == 2 * gib
+    assert spare_of(HostMemory(gib // 2, 8 * gib)) == 0
+
+
+def test_peaks_of_earlier_counts_are_not_forgotten() -> None:
+    stats = {"allocated_bytes.all.peak": 5, "allocated_bytes.all.current": 3}
+    peaks = {"allocated_bytes.all.peak": 9, "reserved_bytes.all.peak": 2}
+    assert memory_of(0, 0, with_peaks(stats, peaks))[:4] == (0, 0, 3, 0)
+    assert memory_of(0, 0, with_peaks(stats, peaks)).allocated_peak == 9
+    assert memory_of(0, 0, with_peaks(stats, {"allocated_bytes.all.peak": 4})).allocated_peak == 5
+
+
+def test_several_checkpoints_stay_on_a_cpu_as_asked(checkpoint: Write) -> None:
+    paths = [checkpoint("sd1", name=f"tiny{k}")[0] for k in range(3)]
+    bundle = Bundle("cpu", "fp32")
+    bundle.keep(Keeping(1, 1))
+    for path in paths:
+        use(bundle, path)
+    for path in paths:
+        path.unlink()
+    for path in paths[1:]:
+        use(bundle, path)
+    with pytest.raises(UnreadableCheckpoint):
+        use(bundle, paths[0])

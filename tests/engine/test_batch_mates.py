@@ -7,16 +7,27 @@ from itertools import count as ticking
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from toy import ToyDevice, toy_describe, toy_enlarge, toy_hires, toy_img2img, toy_job, toy_mask, toy_refiner
+from toy import (
+    ToyDevice,
+    toy_describe,
+    toy_enlarge,
+    toy_faces,
+    toy_hires,
+    toy_img2img,
+    toy_job,
+    toy_mask,
+    toy_refiner,
+    toy_restore,
+)
 
 from sdserver.engine.batcher import Batcher
 from sdserver.engine.engine import Engine
 from sdserver.engine.messages import Unloaded, Watch
 from sdserver.jobs.events import Cancelled, Failed, Finished, Previewed, Started
+from sdserver.jobs.job import WithoutCheckpoint
 from sdserver.jobs.model import Model
 from sdserver.programs.table import program_for
 
-WITHOUT_CHECKPOINT = ("enlarge", "describe")
 INPAINTING = Model("/models/inpainting.safetensors")
 
 PLANS = st.tuples(
@@ -28,7 +39,19 @@ PLANS = st.tuples(
     st.sampled_from([64, 128]),
     st.integers(0, 3),
     st.sampled_from(
-        ["txt2img", "refined", "hires", "hires picture", "img2img", "inpaint", "noise", "enlarge", "describe"]
+        [
+            "txt2img",
+            "refined",
+            "hires",
+            "hires picture",
+            "img2img",
+            "inpaint",
+            "noise",
+            "enlarge",
+            "describe",
+            "faces",
+            "restore",
+        ]
     ),
 )
 
@@ -48,6 +71,8 @@ def job_of(job_id, plan):
         "noise": lambda: toy_img2img(job, mask=toy_mask(size, "latent noise")),
         "enlarge": lambda: toy_enlarge(job_id, seed=seed, side=size // 4),
         "describe": lambda: toy_describe(job_id, seed=seed, side=size // 4),
+        "faces": lambda: toy_faces(job),
+        "restore": lambda: toy_restore(job_id, seed=seed, side=size // 4),
     }
     return kinds[kind]()
 
@@ -134,15 +159,19 @@ class BatchMates(RuleBasedStateMachine):
             else:
                 assert (end.error, end.message) == (alone.error, alone.message)
         assert len([event for event in self.events if isinstance(event, Unloaded)]) == self.unloads
-        for kind in (True, False):
-            self.first_come_first_served(kind)
+        self.first_come_first_served()
         self.nothing_after_the_end()
 
-    def first_come_first_served(self, without):
-        """Only jobs that need no checkpoint overtake, and then only the others."""
+    def first_come_first_served(self):
+        """Jobs overtake only those that need another checkpoint than they do."""
         started = [event.job for event in self.events if isinstance(event, Started)]
-        started = [job for job in started if (self.jobs[job][-1] in WITHOUT_CHECKPOINT) == without]
-        assert started == sorted(started, key=lambda name: int(name[1:])), "first come, first served"
+        for needed in {self.checkpoint_of(job) for job in started}:
+            same = [job for job in started if self.checkpoint_of(job) == needed]
+            assert same == sorted(same, key=lambda name: int(name[1:])), "first come, first served"
+
+    def checkpoint_of(self, name):
+        job = job_of(name, self.jobs[name])
+        return None if isinstance(job, WithoutCheckpoint) else job.model.checkpoint
 
     def nothing_after_the_end(self):
         ended = set()

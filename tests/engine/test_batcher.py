@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdserver.engine.batcher import Batcher
+from sdserver.engine.batcher import JOINING, Batcher
 
 
 @dataclass(frozen=True)
@@ -73,3 +73,82 @@ def test_every_call_runs_once_in_batches_of_one_key(arrivals, budget):
     assert sorted(ran, key=str) == sorted(added, key=str)
     for key in "xyz":
         assert [c for c in ran if c.key == key] == [c for c in added if c.key == key]
+
+
+def turns(seconds, count, joining=()):
+    """Whose batches run where a job of every key always waits, each a batch of its own."""
+    batcher = Batcher(lambda _: 8)
+    for key in (*seconds, *joining):
+        batcher.add(key, [Call(key, key)])
+    ran = []
+    for _ in range(count):
+        (pending,) = batch = batcher.next_batch()
+        ran.append(pending.owner)
+        batcher.ran(batch, seconds.get(pending.owner, 0.0))
+        if pending.owner in seconds:
+            batcher.add(pending.owner, [pending.call])
+    return ran
+
+
+def test_what_lets_a_job_join_goes_first():
+    assert turns({"predict": 1.0, "decode": 1.0}, 4, sorted(JOINING))[:2] == sorted(JOINING)
+
+
+@given(st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0.01, 10.0), min_size=2))
+def test_all_are_slowed_by_the_same_factor(seconds):
+    ran = turns(seconds, 400)
+    spent = {key: ran.count(key) * seconds[key] for key in seconds}
+    slowest = max(seconds.values())
+    assert max(spent.values()) - min(spent.values()) <= 2 * slowest
+
+
+@given(st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0.01, 10.0), min_size=2))
+def test_nobody_waits_longer_than_the_others_take_to_draw_level(seconds):
+    ran = turns(seconds, 400)
+    for key in seconds:
+        most = 1 + sum(1 + seconds[key] / other for name, other in seconds.items() if name != key)
+        waits = [0]
+        for name in ran:
+            if name == key:
+                waits.append(0)
+            else:
+                waits[-1] += 1
+        assert max(waits) <= most + len(seconds)
+
+
+def test_a_key_that_was_away_has_saved_nothing_up():
+    batcher = Batcher(lambda _: 1)
+    for _ in range(50):
+        batcher.add("a", [Call("a", "x")])
+        batcher.ran(batcher.next_batch(), 1.0)
+    order = []
+    for key in "xyxyxyxy":
+        batcher.add(key, [Call(key, key)])
+    while batch := batcher.next_batch():
+        order += names(batch)
+        batcher.ran(batch, 1.0)
+    assert sorted(order[:4]) == ["x", "x", "y", "y"]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from("xyz")), min_size=1, max_size=30))
+def test_a_dropped_owner_has_no_row_in_any_later_batch(arrivals):
+    batcher = Batcher(lambda _: 3)
+    for owner, key in arrivals:
+        batcher.add(owner, [Call(owner, key), Call(owner, key)])
+    batcher.ran(batcher.next_batch(), 1.0)
+    batcher.drop("a")
+    left = []
+    while batch := batcher.next_batch():
+        left += names(batch)
+    assert "a" not in left
+    assert len(left) >= sum(2 for owner, _ in arrivals if owner != "a") - 3
+
+
+def test_time_is_taken_of_what_takes_turns():
+    batcher = Batcher(lambda _: 8)
+    for key in (*sorted(JOINING), "predict"):
+        batcher.add(key, [Call(key, key)])
+    asked = {}
+    while batch := batcher.next_batch():
+        asked[batch[0].owner] = batcher.wants_time(batch)
+    assert asked == {"predict": True, **dict.fromkeys(JOINING, False)}

@@ -8,7 +8,7 @@ import pytest
 
 from sdserver.engine.client import EngineClient
 from sdserver.engine.config import EngineConfig
-from sdserver.engine.messages import Load, Loaded, LoadFailed, Stop, Submit, Unload, Unloaded, Watch
+from sdserver.engine.messages import Keep, Load, Loaded, LoadFailed, Stop, Submit, Unload, Unloaded, Watch
 from sdserver.errors import (
     CheckpointError,
     EngineFailure,
@@ -21,6 +21,7 @@ from sdserver.errors import (
 )
 from sdserver.jobs.events import Cancelled, Failed, Finished, Picture, Previewed, Progress, Started
 from sdserver.jobs.job import Enlarge, Noise, Prompt, Sampling, Size, Txt2Img
+from sdserver.jobs.keeping import Keeping
 from sdserver.jobs.model import Model
 
 PICTURE = Picture(1, 1, b"abc")
@@ -389,3 +390,14 @@ async def test_an_unload_that_meets_a_dying_engine_is_sent_to_the_next(rig):
     await waits
     await rig.crash()
     assert rig.process.sent == [], "an engine that begins without a checkpoint stays so"
+
+
+@scenario
+async def test_what_is_kept_is_told_once_and_to_every_engine(rig):
+    rig.client.keep(Keeping(1, 2))
+    rig.client.keep(Keeping(1, 2))
+    assert rig.process.sent == [Keep(Keeping(1, 2))]
+    rig.client.keep(Keeping(2, 0))
+    assert rig.process.sent[1:] == [Keep(Keeping(2, 0))]
+    await rig.crash()
+    assert rig.process.sent == [Keep(Keeping(2, 0))]

@@ -1,6 +1,7 @@
 """The engine over the toy device: what programs are sent, what becomes of faults and stops."""
 
 from dataclasses import replace
+from itertools import count, groupby
 
 import pytest
 from toy import (
@@ -14,7 +15,9 @@ from toy import (
     toy_refiner,
 )
 
+from sdserver.calls import Predict, UseModel
 from sdserver.engine.batcher import Batcher
+from sdserver.engine.costs import WINDOW, Costs
 from sdserver.engine.engine import Engine
 from sdserver.engine.messages import BatchRan, Loaded, LoadFailed, Unloaded
 from sdserver.jobs.events import Cancelled, Failed, Finished, Progress, Started
@@ -23,12 +26,23 @@ from sdserver.programs.table import program_for
 TERMINAL = (Finished, Failed, Cancelled)
 
 
+def ticking():
+    """A clock that says another second whenever it is asked."""
+    return map(float, count()).__next__
+
+
 class Bench:
-    def __init__(self, max_running=16, rows=16, device=None):
+    def __init__(self, max_running=16, rows=16, device=None, clock=None, costs=None):
         self.device = device or ToyDevice()
         self.events = []
+        batcher = Batcher(lambda _: rows, costs=costs)
         self.engine = Engine(
-            self.device, program_for, Batcher(lambda _: rows), self.events.append, max_running
+            self.device,
+            program_for,
+            batcher,
+            self.events.append,
+            max_running,
+            clock or ticking(),
         )
 
     def finish(self, limit=5000):
@@ -152,16 +166,26 @@ def test_no_more_programs_run_than_may():
     assert len(bench.of(Finished)) == 7
 
 
-def test_checkpoints_switch_in_order_and_only_when_the_running_jobs_are_done():
-    bench = Bench()
-    order = ["x", "x", "y", "x", "y", "y"]
-    for k, name in enumerate(order):
-        bench.engine.submit(toy_job(f"j{k}", checkpoint=f"/models/{name}"))
+@pytest.mark.parametrize(
+    ("load_seconds", "switches"), [(10.0, ["x", "y"]), (0.0, ["x", "y", "x"])], ids=["slow", "instant"]
+)
+def test_jobs_for_two_checkpoints_in_turn_switch_seldom_where_switching_is_slow(load_seconds, switches):
+    class Slow(ToyDevice):
+        def run(self, calls):
+            is_switch = isinstance(calls[0], UseModel) and self.loads[-1:] != [calls[0].model.checkpoint]
+            time[0] += load_seconds if is_switch else 1.0
+            return super().run(calls)
+
+    time = [0.0]
+    bench = Bench(device=Slow(), clock=lambda: time[0])
+    bench.engine.load("/models/x")
+    for k, name in enumerate(["x", "x", "y", "x", "y", "y"]):
+        bench.engine.submit(toy_job(f"j{k}", checkpoint=f"/models/{name}", steps=9))
+        for _ in range(2):
+            bench.engine.step()
     bench.finish()
-    switches = [
-        path for k, path in enumerate(bench.device.loads) if k == 0 or bench.device.loads[k - 1] != path
-    ]
-    assert switches == ["/models/x", "/models/y", "/models/x", "/models/y"]
+    loads = [path.removeprefix("/models/") for path in bench.device.loads]
+    assert [name for name, _ in groupby(loads)] == switches
 
 
 def test_loading_takes_its_turn_and_tells():
@@ -357,3 +381,80 @@ def test_a_device_that_cannot_be_freed_says_so_and_goes_on():
     bench.finish()
     assert bench.of(Unloaded) == [Unloaded("RuntimeError: the device is stuck")]
     assert len(bench.of(Finished)) == 1
+
+
+class Asked(ToyDevice):
+    """Keeps what it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def run(self, calls):
+        self.asked.append(list(calls))
+        return super().run(calls)
+
+
+@pytest.mark.parametrize("mode", ["drop", "interrupt", "skip"])
+def test_a_stopped_job_has_no_row_in_the_next_batch(mode):
+    bench = Bench(device=Asked())
+    for k in range(3):
+        bench.engine.submit(toy_job(f"j{k}", seed=k, steps=20, text=f"toy {k}"))
+    while len(bench.of(Progress)) < 9:
+        bench.engine.step()
+    device = bench.device
+    contexts = {call.conditioning for call in device.asked[-1]}
+    assert len(device.asked[-1]) == 6
+    device.asked.clear()
+    bench.engine.stop("j1", mode)
+    while not any(isinstance(calls[0], Predict) for calls in device.asked):
+        bench.engine.step()
+    (batch,) = [calls for calls in device.asked if isinstance(calls[0], Predict)]
+    assert len(batch) == 4
+    assert len(contexts - {call.conditioning for call in batch}) == 2
+    assert bench.engine.running == 2 or mode != "drop"
+
+
+def test_pictures_of_one_size_are_no_more_than_fill_a_batch():
+    bench = Bench(max_running=64, rows=6)
+    for k in range(9):
+        bench.engine.submit(toy_job(f"j{k}", steps=5))
+    bench.engine.submit(toy_job("large", size=128, steps=5))
+    bench.engine.step()
+    assert bench.engine.running == 3
+    bench.finish()
+    assert [ran.rows for ran in bench.of(BatchRan) if ran.kind == "predict"].count(6) >= 15
+    started = [event.job for event in bench.of(Started)]
+    assert started == [*(f"j{k}" for k in range(9)), "large"]
+
+
+def test_another_size_does_not_wait_for_a_full_one():
+    bench = Bench(max_running=64, rows=6)
+    for k in range(3):
+        bench.engine.submit(toy_job(f"j{k}", steps=50))
+    bench.engine.submit(toy_job("large", size=128, steps=5))
+    bench.engine.step()
+    assert bench.engine.running == 4
+
+
+def test_the_next_job_begins_while_a_full_batch_is_decoded():
+    bench = Bench(max_running=64, rows=2)
+    bench.engine.submit(toy_job("a", steps=2))
+    bench.engine.submit(toy_job("b", steps=2))
+    bench.finish()
+    order = [(ran.kind, bench.events.index(ran)) for ran in bench.of(BatchRan) if ran.kind == "decode"]
+    begun = next(k for k, event in enumerate(bench.events) if event == Started("b"))
+    assert begun < order[0][1]
+
+
+def test_a_device_is_waited_for_where_its_time_is_taken():
+    class Behind(ToyDevice):
+        settled = 0
+
+        def settle(self):
+            self.settled += 1
+
+    bench = Bench(device=Behind(), costs=Costs(every=10**6))
+    bench.engine.submit(toy_job("a", steps=50))
+    bench.finish()
+    assert 2 * WINDOW <= bench.device.settled <= 4 * WINDOW

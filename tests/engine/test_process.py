@@ -2,14 +2,19 @@
 
 import asyncio
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sdserver.bundle.tuner import Tuning
 from sdserver.engine.client import EngineClient
 from sdserver.engine.config import EngineConfig
+from sdserver.engine.process import tuning
 from sdserver.jobs.events import Finished, Picture, Previewed
 from sdserver.jobs.job import Enlarge, Noise, Prompt, Sampling, Size, Txt2Img
+from sdserver.jobs.keeping import Keeping
 from sdserver.jobs.model import Model
 
 CHECKPOINT = str(Path("tests/goldens/checkpoints/tiny-sd15.safetensors").absolute())
@@ -48,6 +53,7 @@ async def scenario() -> None:
     client = EngineClient(CONFIG, 8, lambda _: None, lambda code: pytest.fail(f"the engine ended: {code}"))
     client.start()
     try:
+        client.keep(Keeping(1, 3))
         loaded = await client.load(CHECKPOINT)
         *looks, watched = await pictures(client, "a", 60, watched=True)
         assert looks
@@ -69,3 +75,24 @@ async def scenario() -> None:
 @pytest.mark.slow
 def test_an_engine_process_shows_frees_and_enlarges() -> None:
     asyncio.run(asyncio.wait_for(scenario(), 120))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, Tuning()),
+        ({"threads": 0, "attention": "auto"}, Tuning(threads=True, attention=True)),
+        ({"compiled_dir": "/c", "cuda_graphs": True}, Tuning(graphs=True, compiled=Path("/c"))),
+        ({"threads": 0, "attention": "auto", "deterministic": True}, Tuning()),
+    ],
+)
+def test_what_an_engine_does_for_speed(changes: dict[str, Any], expected: Tuning) -> None:
+    assert tuning(replace(CONFIG, **changes)) == expected
+
+
+@pytest.mark.parametrize("flag", [{"compiled_dir": "/c"}, {"cuda_graphs": True}])
+def test_nothing_begins_in_mid_life_in_deterministic_mode(
+    flag: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert tuning(replace(CONFIG, deterministic=True, **flag)) == Tuning()
+    assert "without --compile and --cuda-graphs" in caplog.text

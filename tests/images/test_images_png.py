@@ -199,3 +199,24 @@ def test_threads_pack_side_by_side() -> None:
     for thread in threads:
         thread.join()
     assert [together[k] for k in range(4)] == alone
+
+
+@pytest.mark.parametrize("name", ["leaves", "gradient", "noise"])
+def test_the_window_that_a_file_names_suffices_to_read_it(name: str) -> None:
+    """Readers keep no more of what they unpacked than the stream's head says."""
+    noise = np.random.default_rng(1).integers(0, 256, (8, 128, 3), np.uint8)
+    pixels = {
+        "noise": np.tile(noise, (16, 1, 1)),
+        "leaves": photographs(128)["leaves"],
+        "gradient": gradient(128),
+    }[name]
+    data = encode(Picture(128, 128, pixels.tobytes()), "png")
+    stream = b"".join(content for kind, content in chunks_of(data) if kind == b"IDAT")
+    unpacker = zlib.decompressobj(wbits=8 + (stream[0] >> 4))
+    raw = bytearray()
+    while not unpacker.eof:
+        raw += unpacker.decompress(stream, 100)
+        stream = unpacker.unconsumed_tail
+    assert bytes(raw) == zlib.decompress(
+        b"".join(content for kind, content in chunks_of(data) if kind == b"IDAT")
+    )

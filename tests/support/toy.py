@@ -12,8 +12,11 @@ from sdserver.calls import (
     Decode,
     Encode,
     EncodeText,
+    FindFaces,
+    ParseFace,
     Predict,
     Preview,
+    RestoreFace,
     Upscale,
     UseModel,
 )
@@ -22,12 +25,16 @@ from sdserver.jobs.events import Picture
 from sdserver.jobs.job import (
     Describe,
     Enlarge,
+    FaceRestorer,
+    Faces,
+    FaceStep,
     Hires,
     Img2Img,
     Mask,
     Noise,
     Prompt,
     Refiner,
+    Restore,
     Sampling,
     Size,
     Start,
@@ -38,6 +45,7 @@ from sdserver.jobs.model import Model, ModelFacts
 BETAS = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
 ALPHAS = tuple(float(alpha) for alpha in np.cumprod(1 - BETAS))
 CHECKPOINT = "/models/toy.safetensors"
+TOY_RESTORER = FaceRestorer("GFPGAN", "/models/GFPGAN.pth", "/models/detector.pth", "/models/parser.pth")
 
 
 class ToyDevice:
@@ -50,6 +58,7 @@ class ToyDevice:
         self.batches = []
         self.loads = []
         self.unloads = 0
+        self.keeping = None
 
     def run(self, calls):
         assert len({call.batch_key() for call in calls}) == 1
@@ -69,14 +78,17 @@ class ToyDevice:
                 return torch.cat([cells, cells.mean(0, keepdim=True)]).float()
             case Decode(latent=latent) | Preview(latent=latent):
                 return values(latent) if getattr(call, "as_values", False) else decoded(latent)
-            case Upscale(picture=picture) | Caption(picture=picture):
-                return enlarged(picture) if isinstance(call, Upscale) else described(picture)
+            case _:
+                return beside(call)
 
     def settle(self):
         """It is never behind."""
 
     def unload(self):
         self.unloads += 1
+
+    def keep(self, keeping):
+        self.keeping = keeping
 
     def facts(self, model):
         self.loads.append(model.checkpoint)
@@ -119,6 +131,36 @@ def enlarged(picture):
     rows = np.frombuffer(picture.pixels, np.uint8).reshape(picture.height, picture.width, 3)
     large = rows.repeat(4, axis=0).repeat(4, axis=1)
     return Picture(large.shape[1], large.shape[0], large.tobytes())
+
+
+def beside(call):
+    """What no checkpoint is needed for."""
+    match call:
+        case FindFaces(picture=picture):
+            return face_in(picture)
+        case RestoreFace(face=face):
+            return Picture(face.width, face.height, bytes(255 - level for level in face.pixels))
+        case ParseFace(face=face):
+            return b"\xff" * (face.width * face.height)
+        case Upscale(picture=picture) | Caption(picture=picture):
+            return enlarged(picture) if isinstance(call, Upscale) else described(picture)
+
+
+FACE = (
+    (192.98138, 239.94708),
+    (318.90277, 240.1936),
+    (256.63416, 314.01935),
+    (201.26117, 371.41043),
+    (313.08905, 371.15118),
+)
+
+
+def face_in(picture):
+    """Pictures that are wider than high are one face, as high as they; others have none."""
+    if picture.width <= picture.height:
+        return ()
+    scale = picture.height / 512
+    return (tuple((x * scale, y * scale) for x, y in FACE),)
 
 
 def described(picture):
@@ -208,6 +250,17 @@ def toy_enlarge(id, *, size=100, side=16, seed=1):
 def toy_describe(id, *, side=16, seed=1, beams=1):
     """A square picture put into words."""
     return Describe(id, toy_picture(side, side, seed), "/models/BLIP", beams, 8, 16)
+
+
+def toy_faces(job):
+    """The job's picture twice as wide, which is a face, and that restored."""
+    size = Size(2 * job.size.width, job.size.height)
+    return replace(job, size=size, faces=Faces(TOY_RESTORER, keeps_picture=True))
+
+
+def toy_restore(id, *, side=16, seed=1):
+    """A picture that is a face restored and laid over it by half."""
+    return Restore(id, toy_picture(2 * side, side, seed), (FaceStep(TOY_RESTORER, 0.5),))
 
 
 def toy_mask(size, content="original", *, is_rounded=True, left=255, weight=1.0):

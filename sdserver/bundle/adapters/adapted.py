@@ -10,7 +10,7 @@ from sdserver.bundle.adapters.merge import merge
 from sdserver.bundle.adapters.names import find_layers
 from sdserver.bundle.adapters.overlay import NOTHING, Overlay, Switch
 from sdserver.bundle.device import Placement
-from sdserver.bundle.memory import is_out_of_memory, release
+from sdserver.bundle.memory import host_memory, is_out_of_memory, release, spare_of
 from sdserver.bundle.parts import Parts
 from sdserver.errors import OutOfMemory, UnusableAdapter
 from sdserver.jobs.model import Adapter
@@ -71,6 +71,11 @@ class Adapted:
         self._kept.move_to_end(adapters)
         self._switch.to(self._kept[adapters][1])
 
+    def is_using(self, adapters: Adapters) -> bool:
+        """Whether the networks run with these adapters now."""
+        kept = self._kept.get(adapters)
+        return self._switch.active is (kept[1] if kept else NOTHING) and bool(kept) == bool(adapters)
+
     def drop_unused(self) -> None:
         """Free the memory of overlays that are not in use."""
         for adapters, (_, overlay) in list(self._kept.items()):
@@ -91,8 +96,13 @@ class Adapted:
             release(self._device)
             overlay = self._build_or_refuse(adapters)
         self._kept[adapters] = stamps, overlay
-        while len(self._kept) > 1 and sum(kept.bytes for _, kept in self._kept.values()) > self._max_bytes:
+        while len(self._kept) > 1 and self._keeps_too_much():
             self._kept.popitem(last=False)
+
+    def _keeps_too_much(self) -> bool:
+        """An accelerator says by itself when its memory does not suffice; a CPU's is others' too."""
+        is_short = self._device.type == "cpu" and spare_of(host_memory()) == 0
+        return is_short or sum(kept.bytes for _, kept in self._kept.values()) > self._max_bytes
 
     def _build_or_refuse(self, adapters: Adapters) -> Overlay:
         try:

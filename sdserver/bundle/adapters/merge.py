@@ -13,6 +13,7 @@ from sdserver.bundle.adapters.file import AdapterFile, open_adapter
 from sdserver.bundle.adapters.kinds import Change, Misfit, change
 from sdserver.bundle.adapters.names import Layer, Layers
 from sdserver.bundle.adapters.overlay import Slot
+from sdserver.bundle.fp8 import own_values
 from sdserver.bundle.memory import is_out_of_memory
 from sdserver.errors import UnusableAdapter
 from sdserver.jobs.model import Adapter
@@ -74,7 +75,8 @@ def _last_strengths(adapters: Sequence[Adapter]) -> list[Adapter]:
 
 def _merge_layer(layer: Layer, opened: Sequence[_Open]) -> Mapping[Slot, nn.Parameter]:
     weight = layer.module.get_parameter("weight")
-    wide: Tensor = weight.detach().float()
+    wide = own_values(layer.module, "weight")
+    assert wide is not None  # noqa: S101 - every such layer has a weight
     bias: Tensor | None = None
     is_changed = False
     for one in opened:
@@ -86,8 +88,8 @@ def _merge_layer(layer: Layer, opened: Sequence[_Open]) -> Mapping[Slot, nn.Para
         wide = wide + found.weight * strength
         if found.bias is not None:
             added = found.bias * strength
-            start = layer.module._parameters["bias"] if bias is None else bias
-            bias = added if start is None else start.detach().float() + added.reshape(start.shape)
+            start = own_values(layer.module, "bias") if bias is None else bias
+            bias = added if start is None else start + added.reshape(start.shape)
     if not is_changed:
         return {}
     merged = {(layer.module, "weight"): _like(weight, wide)}

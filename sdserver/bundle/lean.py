@@ -1,0 +1,233 @@
+"""The UNet's forward pass as its family has it, without what diffusers asks and copies on the way.
+
+The same layers in the same order: planes stay in `channels_last` order from the first convolution to the
+last, tokens are views of them, and what a text is projected to is kept from step to step.
+"""
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sdserver.bundle.kept_text import Text
+from sdserver.bundle.lean_attention import Block
+from sdserver.bundle.lean_layers import Convolver, activated_norm, as_planes, as_tokens, group_norm, linear
+from sdserver.bundle.memory import host_memory, spare_of
+from sdserver.bundle.winograd import Winograd
+
+_DOWN: Final = {"CrossAttnDownBlock2D", "DownBlock2D"}
+_UP: Final = {"CrossAttnUpBlock2D", "UpBlock2D"}
+_PERIOD: Final = 10000
+
+_EXPECTED: Final[Mapping[str, object]] = MappingProxyType(
+    {
+        "act_fn": "silu",
+        "addition_embed_type": None,
+        "attention_type": "default",
+        "center_input_sample": False,
+        "class_embeddings_concat": False,
+        "conv_in_kernel": 3,
+        "conv_out_kernel": 3,
+        "cross_attention_norm": None,
+        "downsample_padding": 1,
+        "dropout": 0.0,
+        "dual_cross_attention": False,
+        "encoder_hid_dim": None,
+        "encoder_hid_dim_type": None,
+        "flip_sin_to_cos": True,
+        "freq_shift": 0,
+        "mid_block_only_cross_attention": None,
+        "mid_block_scale_factor": 1,
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "only_cross_attention": False,
+        "resnet_out_scale_factor": 1.0,
+        "resnet_skip_time_act": False,
+        "resnet_time_scale_shift": "default",
+        "time_cond_proj_dim": None,
+        "time_embedding_act_fn": None,
+        "time_embedding_type": "positional",
+        "timestep_post_act": None,
+    }
+)
+"""diffusers' names for what this pass takes for granted."""
+
+
+def is_plain(unet: Any) -> bool:
+    """Whether a diffusers UNet2DConditionModel is one that `Lean` runs; folders may hold others."""
+    config = unet.config
+    return (
+        all(config.get(name, wanted) == wanted for name, wanted in _EXPECTED.items())
+        and set(config.down_block_types) <= _DOWN
+        and set(config.up_block_types) <= _UP
+        and config.class_embed_type in (None, "projection")
+        and config.norm_num_groups is not None
+    )
+
+
+class Lean:
+    """A UNet of a plain kind.
+
+    Args:
+        unet: diffusers' UNet2DConditionModel on its device, its up-sampling by `UpsampleThenFit`.
+        max_bytes: memory for kernels that are transformed, see `Winograd`; by default half of what is spare
+            now.
+    """
+
+    def __init__(self, unet: Any, max_bytes: int | None = None) -> None:
+        self._unet = unet
+        if max_bytes is None:
+            max_bytes = (spare_of(host_memory()) or 0) // 2
+        layers = [module for module in unet.modules() if isinstance(module, nn.Conv2d)]
+        self._winograd = Winograd(layers, max_bytes)
+        self._convolve = convolve = Convolver(self._winograd)
+        self._frequencies: Tensor | None = None
+        self._down = [_Level(block, "downsamplers", convolve) for block in unet.down_blocks]
+        self._up = [_Level(block, "upsamplers", convolve) for block in unet.up_blocks]
+        self._middle = _Middle(unet.mid_block, convolve)
+        self._residuals = [module for module in unet.modules() if hasattr(module, "time_emb_proj")]
+        parts: list[_Level | _Middle] = [*self._down, self._middle, *self._up]
+        self.blocks = [block for part in parts for place in part.places for block in place.blocks]
+
+    def __call__(self, x: Tensor, timesteps: Tensor, text: Text, vector: Tensor | None) -> Tensor:
+        """Evaluate the network.
+
+        Args:
+            x: (n, in_channels, h, w) in `channels_last` order.
+            timesteps: (n,), float32.
+            text: of n rows.
+            vector: (n, vector_dim) where the family has one.
+
+        Returns:
+            (n, channels, h, w) in the type of `x`.
+        """
+        unet = self._unet
+        times = self._times(timesteps, vector, x.dtype)
+        h = self._convolve(unet.conv_in, x)
+        left = [h]
+        for level in self._down:
+            h = level.down(h, times, text, left)
+        h = self._middle(h, times, text)
+        for level in self._up:
+            h = level.up(h, times, text, left)
+        return self._convolve(unet.conv_out, activated_norm(unet.conv_norm_out, h))
+
+    def clear(self) -> None:
+        """Free the memory of what is kept for later calls."""
+        self._winograd.clear()
+
+    def _times(self, timesteps: Tensor, vector: Tensor | None, dtype: torch.dtype) -> "Times":
+        """What each residual block adds for the timestep, and for SDXL's vector."""
+        unet = self._unet
+        waves = self._waves(timesteps).to(dtype)
+        embedded = _embedded(unet.time_embedding, waves)
+        if vector is not None:
+            embedded = embedded + _embedded(unet.class_embedding, vector)
+        active = functional.silu(embedded)
+        return {
+            id(module): linear(module.time_emb_proj, active)[:, :, None, None] for module in self._residuals
+        }
+
+    def _waves(self, timesteps: Tensor) -> Tensor:
+        """Cosines and sines of the timesteps (n,), float32."""
+        if self._frequencies is None or self._frequencies.device != timesteps.device:
+            half = self._unet.time_proj.num_channels // 2
+            numbers = torch.arange(half, dtype=torch.float32, device=timesteps.device)
+            self._frequencies = torch.exp(-math.log(_PERIOD) * numbers / half)
+        angles = timesteps[:, None] * self._frequencies
+        return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+Times = Mapping[int, Tensor]
+"""(n, channels, 1, 1) by the residual block's `id`."""
+
+
+class _Place:
+    """diffusers' Transformer2DModel: blocks of attention over the tokens of a plane."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self.blocks = [Block(block) for block in module.transformer_blocks]
+
+    def __call__(self, x: Tensor, text: Text) -> Tensor:
+        module = self._module
+        rows, _, height, width = x.shape
+        tokens = linear(module.proj_in, as_tokens(group_norm(module.norm, x)))
+        for block in self.blocks:
+            tokens = block(tokens, rows, text)
+        return as_planes(linear(module.proj_out, tokens), rows, height, width).add_(x)
+
+
+class _Level:
+    """A level of the network, on the way down or up."""
+
+    def __init__(self, block: Any, sampling: str, convolve: Convolver) -> None:
+        self.places = [_Place(place) for place in getattr(block, "attentions", ())]
+        self._residuals = [_Residual(residual, convolve) for residual in block.resnets]
+        self._sampling = list(getattr(block, sampling) or ())
+        self._convolve = convolve
+
+    def down(self, h: Tensor, times: Times, text: Text, left: list[Tensor]) -> Tensor:
+        """Leaves what the way up will take."""
+        for index, residual in enumerate(self._residuals):
+            h = residual(h, times)
+            if self.places:
+                h = self.places[index](h, text)
+            left.append(h)
+        for sampling in self._sampling:
+            h = self._convolve(sampling.conv, h)
+            left.append(h)
+        return h
+
+    def up(self, h: Tensor, times: Times, text: Text, left: list[Tensor]) -> Tensor:
+        """Takes what the way down has left."""
+        for index, residual in enumerate(self._residuals):
+            h = residual(torch.cat([h, left.pop()], dim=1), times)
+            if self.places:
+                h = self.places[index](h, text)
+        for sampling in self._sampling:
+            h = self._doubled(sampling.conv, h, left[-1].shape[2:])
+        return h
+
+    def _doubled(self, conv: nn.Module, x: Tensor, size: torch.Size) -> Tensor:
+        """As `UpsampleThenFit`."""
+        h = self._convolve(conv, functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return h if h.shape[2:] == size else functional.interpolate(h, size=size, mode="nearest")
+
+
+class _Middle:
+    """The network's middle."""
+
+    def __init__(self, block: Any, convolve: Convolver) -> None:
+        self.places = [_Place(place) for place in block.attentions]
+        self._residuals = [_Residual(residual, convolve) for residual in block.resnets]
+
+    def __call__(self, h: Tensor, times: Times, text: Text) -> Tensor:
+        first, *others = self._residuals
+        h = first(h, times)
+        for place, residual in zip(self.places, others, strict=True):
+            h = residual(place(h, text), times)
+        return h
+
+
+class _Residual:
+    """diffusers' ResnetBlock2D."""
+
+    def __init__(self, module: Any, convolve: Convolver) -> None:
+        self._module = module
+        self._convolve = convolve
+
+    def __call__(self, x: Tensor, times: Times) -> Tensor:
+        module, convolve = self._module, self._convolve
+        h = convolve(module.conv1, activated_norm(module.norm1, x)).add_(times[id(module)])
+        h = convolve(module.conv2, activated_norm(module.norm2, h))
+        shortcut = module.conv_shortcut
+        return h.add_(x if shortcut is None else convolve(shortcut, x))
+
+
+def _embedded(module: Any, x: Tensor) -> Tensor:
+    """Diffusers' TimestepEmbedding."""
+    return linear(module.linear_2, functional.silu(linear(module.linear_1, x), inplace=True))

@@ -1,0 +1,99 @@
+"""A transformer block: self-attention, cross-attention and feed-forward, over tokens (rows * n, channels)."""
+
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sdserver.bundle.kept_text import Text
+from sdserver.bundle.lean_layers import layer_norm, linear, parameters
+
+FEW_TOKENS: Final = 64
+"""Of a picture, up to which cross-attention on a CPU is made of products of matrices: the fused kernel is for
+larger blocks.
+"""
+
+
+class Block:
+    """diffusers' BasicTransformerBlock. One that something is hooked to (hypernetworks, merged tokens, tiles)
+    runs as diffusers has it.
+
+    Attributes:
+        keys, values: the layers that project a text.
+        heads: of cross-attention.
+    """
+
+    def __init__(self, block: Any) -> None:
+        self._block = block
+        self._self = block.attn1
+        self._cross = block.attn2
+        self._gate = block.ff.net[0].proj
+        self._last = block.ff.net[2]
+        self.keys, self.values = block.attn2.to_k, block.attn2.to_v
+        self.heads: int = block.attn2.heads
+        watched = (
+            block,
+            block.attn1,
+            block.attn2,
+            *(
+                getattr(attention, layer)
+                for attention in (block.attn1, block.attn2)
+                for layer in ("to_k", "to_v")
+            ),
+        )
+        self._hooks = [
+            hooks for module in watched for hooks in (module._forward_pre_hooks, module._forward_hooks)
+        ]
+
+    def __call__(self, tokens: Tensor, rows: int, text: Text) -> Tensor:
+        if any(self._hooks):
+            whole = tokens.view(rows, -1, tokens.shape[-1])
+            changed: Tensor = self._block(whole, encoder_hidden_states=text.context())
+            return changed.reshape(tokens.shape)
+        block = self._block
+        tokens = tokens.add_(self._attend(layer_norm(block.norm1, tokens), rows))
+        tokens = tokens.add_(self._look_up(layer_norm(block.norm2, tokens), rows, text))
+        return tokens.add_(self._think(layer_norm(block.norm3, tokens)))
+
+    def _attend(self, x: Tensor, rows: int) -> Tensor:
+        attention = self._self
+        query, key, value = (
+            _by_head(linear(layer, x).view(rows, -1, x.shape[-1]), attention.heads)
+            for layer in (attention.to_q, attention.to_k, attention.to_v)
+        )
+        found = functional.scaled_dot_product_attention(query, key, value)
+        return linear(attention.to_out[0], found.transpose(1, 2).reshape(x.shape))
+
+    def _look_up(self, x: Tensor, rows: int, text: Text) -> Tensor:
+        attention = self._cross
+        query = _by_head(linear(attention.to_q, x).view(rows, -1, x.shape[-1]), self.heads)
+        if query.is_cpu and query.shape[2] <= FEW_TOKENS:
+            key, value = text.projected(self, as_factors=True)
+            found = _by_products(query, key, value)
+        else:
+            key, value = text.projected(self)
+            found = functional.scaled_dot_product_attention(
+                query, _by_head(key, self.heads), _by_head(value, self.heads)
+            )
+        return linear(attention.to_out[0], found.transpose(1, 2).reshape(x.shape))
+
+    def _think(self, x: Tensor) -> Tensor:
+        """Diffusers' GEGLU; its halves are computed apart, for their memory then needs no copy."""
+        weight, bias = parameters(self._gate, x.dtype)
+        half = len(weight) // 2
+        gate = functional.linear(x, weight[half:], None if bias is None else bias[half:])
+        found = functional.linear(x, weight[:half], None if bias is None else bias[:half])
+        return linear(self._last, found.mul_(functional.gelu(gate)))
+
+
+def _by_head(x: Tensor, heads: int) -> Tensor:
+    """(rows, n, channels) to (rows, heads, n, channels of a head)."""
+    return x.view(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
+
+
+def _by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention of queries (rows, heads, n, d) to the factors that `Text.projected` gives."""
+    rows, heads, tokens, _ = query.shape
+    likeness = torch.bmm(query.reshape(rows * heads, tokens, -1), key)
+    return torch.bmm(torch.softmax(likeness, dim=-1), value).view(query.shape)

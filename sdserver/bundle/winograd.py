@@ -1,0 +1,201 @@
+"""Convolutions of 3x3 by Winograd's minimal filtering: Lavin & Gray (2015), "Fast Algorithms for
+Convolutional Neural Networks".
+
+Planes are cut into overlapping tiles; tiles and kernels are transformed, and one product of matrices for each
+place of a tile does the rest, with 4 multiplications for a pixel and channel (tiles of 2x2 pixels) or 2.25
+(4x4) instead of 9. All of it is float32. Kernels are transformed once, in float64, and kept.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Final
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+KERNEL: Final = 3
+TAPS: Final = KERNEL * KERNEL
+LEAST_CHANNELS: Final = 256
+"""In and out, below which transforming takes longer than it saves."""
+
+SMALL_KERNELS: Final = 640 * 1920
+"""Channels in times out up to which kernels are made for tiles of 4x4, which take four times the memory."""
+
+CHUNK_BYTES: Final = 24 * 2**20
+"""Of transformed tiles; lines of tiles are convolved in turn so that they fit."""
+
+OUT_CHUNK: Final = 64
+"""Kernels that are transformed at a time."""
+
+_POINTS: Final = {
+    2: (Fraction(0), Fraction(1), Fraction(-1)),
+    4: (Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2)),
+}
+"""Where polynomials are evaluated, by the tile's side. These round less than the usual 0, 1, -1, 2, -2."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Transform:
+    """Matrices of a two-dimensional filtering, applied to what is flattened.
+
+    Attributes:
+        side: of the tile in pixels of the result; `window` is that of what it is computed from.
+        kernel: (window ** 2, 9), float64.
+        tile: (window ** 2, window ** 2), float32.
+        result: (side ** 2, window ** 2), float32.
+    """
+
+    side: int
+    window: int
+    kernel: Tensor
+    tile: Tensor
+    result: Tensor
+
+
+def transform(side: int) -> Transform:
+    """Toom and Cook's algorithm at the points of `_POINTS` and at infinity, rows scaled by powers of two."""
+    points, window = _POINTS[side], side + KERNEL - 1
+    tile, kernel = [], []
+    for index, point in enumerate(points):
+        others = [*points[:index], *points[index + 1 :]]
+        row = [*_product(others), Fraction(0)]
+        scale = _power_of_two(row)
+        tile.append([value / scale for value in row])
+        divisor = math.prod((point - other for other in others), start=Fraction(1))
+        kernel.append([point**power * scale / divisor for power in range(KERNEL)])
+    tile.append(_product(points))
+    kernel.append([Fraction(0)] * (KERNEL - 1) + [Fraction(1)])
+    result = [[point**power for point in points] + [Fraction(power == side - 1)] for power in range(side)]
+    kernel_2d, tile_2d, result_2d = (_in_two_dimensions(matrix) for matrix in (kernel, tile, result))
+    return Transform(side, window, kernel_2d, tile_2d.float(), result_2d.float())
+
+
+def _product(points: Sequence[Fraction]) -> list[Fraction]:
+    """Coefficients of the polynomial with these zeros, the constant first."""
+    found = [Fraction(1)]
+    for point in points:
+        shifted, scaled = [Fraction(0), *found], [*(value * point for value in found), Fraction(0)]
+        found = [one - other for one, other in zip(shifted, scaled, strict=True)]
+    return found
+
+
+def _power_of_two(row: Sequence[Fraction]) -> Fraction:
+    return Fraction(2) ** round(math.log2(sum(abs(value) for value in row)))
+
+
+def _in_two_dimensions(matrix: Sequence[Sequence[Fraction]]) -> Tensor:
+    one = torch.tensor([[float(value) for value in row] for row in matrix], dtype=torch.float64, device="cpu")
+    return torch.kron(one, one)
+
+
+class Winograd:
+    """A network's convolutions that are worth it. Parameters that adapters put in the place of the network's
+    own are left to others.
+
+    Args:
+        convolutions: all of the network's.
+        max_bytes: memory for transformed kernels. Where those of all layers do not fit, there are none.
+        least_channels: see `LEAST_CHANNELS`.
+    """
+
+    def __init__(
+        self, convolutions: Sequence[nn.Conv2d], max_bytes: int, least_channels: int = LEAST_CHANNELS
+    ) -> None:
+        fit = [one for one in convolutions if _fits(one, least_channels)]
+        needed = sum(_window(one) ** 2 * one.in_channels * one.out_channels * 4 for one in fit)
+        self._own = {id(one): ref(one._parameters["weight"]) for one in fit} if needed <= max_bytes else {}
+        self._kernels: dict[int, Tensor] = {}
+        self._transforms = {side: transform(side) for side in _POINTS}
+
+    def takes(self, module: Any) -> bool:
+        """Whether a layer runs so, with the weights that it has now."""
+        own = self._own.get(id(module))
+        return own is not None and own() is module._parameters["weight"]
+
+    def clear(self) -> None:
+        """Free the kernels' memory; they are made again."""
+        self._kernels.clear()
+
+    def __call__(self, module: Any, x: Tensor) -> Tensor:
+        """Convolve (n, channels, h, w), float32 on the CPU, in `channels_last` order; so is the result."""
+        found = self._transforms[_side(module)]
+        kernels = self._kernels.get(id(module))
+        if kernels is None:
+            kernels = self._kernels[id(module)] = transformed(module._parameters["weight"], found)
+        return filtered(x, kernels, module._parameters["bias"], found)
+
+
+def transformed(weight: Tensor, by: Transform) -> Tensor:
+    """Kernels (out, in, 3, 3) as (window ** 2, out, in)."""
+    out, channels = weight.shape[:2]
+    flat = weight.detach().permute(0, 2, 3, 1).reshape(out, TAPS, channels)
+    kernels = torch.empty(by.window**2, out, channels)
+    for start in range(0, out, OUT_CHUNK):
+        found = by.kernel @ flat[start : start + OUT_CHUNK].double()
+        kernels[:, start : start + OUT_CHUNK] = found.transpose(0, 1)
+    return kernels
+
+
+def filtered(x: Tensor, kernels: Tensor, bias: Tensor | None, by: Transform) -> Tensor:
+    """Convolve with transformed kernels, a border of one zero around."""
+    rows, channels, height, width = x.shape
+    down, across = -(-height // by.side), -(-width // by.side)
+    result = x.new_empty(rows, down, by.side, across, by.side, kernels.shape[1])
+    line = by.window**2 * across * channels * x.element_size()
+    most = max(1, CHUNK_BYTES // line)
+    row_chunk, line_chunk = max(1, most // down), min(most, down)
+    windows = _windows(x, by, down, across)
+    for row in range(0, rows, row_chunk):
+        for start in range(0, down, line_chunk):
+            area = slice(row, row + row_chunk), slice(start, start + line_chunk)
+            _filter(windows[:, :, *area], kernels, bias, by, result[area])
+    planes = result.view(rows, down * by.side, across * by.side, -1)
+    if planes.shape[1:3] != (height, width):
+        planes = planes[:, :height, :width].contiguous()
+    return planes.permute(0, 3, 1, 2)
+
+
+def _windows(x: Tensor, by: Transform, down: int, across: int) -> Tensor:
+    """What each tile is computed from: (window, window, n, down, across, channels), a view."""
+    rows, channels, height, width = x.shape
+    border = (0, 0, 1, across * by.side + 1 - width, 1, down * by.side + 1 - height)
+    padded = functional.pad(x.permute(0, 2, 3, 1), border)
+    row, line, pixel, _ = padded.stride()
+    sizes = (by.window, by.window, rows, down, across, channels)
+    return padded.as_strided(sizes, (line, pixel, row, line * by.side, pixel * by.side, 1))
+
+
+def _filter(windows: Tensor, kernels: Tensor, bias: Tensor | None, by: Transform, result: Tensor) -> None:
+    """Fill the result, (n, down, side, across, side, out)."""
+    _, _, rows, down, across, channels = windows.shape
+    tiles = torch.mm(by.tile, windows.reshape(by.window**2, -1)).view(by.window**2, -1, channels)
+    products = torch.bmm(tiles, kernels.transpose(1, 2)).view(by.window**2, -1)
+    found = torch.mm(by.result, products).view(by.side, by.side, rows, down, across, -1)
+    result.copy_(found.permute(2, 3, 0, 4, 1, 5))
+    if bias is not None:
+        result.add_(bias)
+
+
+def _side(module: Any) -> int:
+    return 4 if module.in_channels * module.out_channels <= SMALL_KERNELS else 2
+
+
+def _window(module: Any) -> int:
+    return _side(module) + KERNEL - 1
+
+
+def _fits(module: nn.Conv2d, least_channels: int) -> bool:
+    return (
+        module.kernel_size == (KERNEL, KERNEL)
+        and module.stride == (1, 1)
+        and module.padding == (1, 1)
+        and module.dilation == (1, 1)
+        and module.groups == 1
+        and min(module.in_channels, module.out_channels) >= least_channels
+        and module.weight.dtype == torch.float32
+        and module.weight.device.type == "cpu"
+    )
