@@ -72,6 +72,18 @@ def old_chunk(
     )
 
 
+def count_old_tokens(
+    text: str,
+    emphasis: Emphasis,
+    tokenize: Tokenize,
+    factors: Mapping[int, float],
+    lexicon: Lexicon = NOTHING_LEARNED,
+) -> int:
+    """How many tokens a text has without its brackets; arguments as of `old_chunk`."""
+    (given,) = tokenize([text])
+    return len(_read(given, {} if emphasis == "None" else factors, lexicon)[0])
+
+
 def _read(
     given: Sequence[int], factors: Mapping[int, float], lexicon: Lexicon
 ) -> tuple[list[int], list[float], list[Placed]]:

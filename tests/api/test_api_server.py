@@ -2,6 +2,8 @@
 
 import base64
 import json
+import posixpath
+import re
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 
+from sdserver.web.site import page_routes
 from tests.api.conftest import Server
 
 BASE = {"prompt": "cat", "steps": 4, "width": 64, "height": 64, "seed": 1}
@@ -74,7 +77,7 @@ def test_everything_but_the_probes_needs_a_login(serve: Callable[..., Server]) -
         "/",
         "/docs",
         "/openapi.json",
-        "/web/app.js",
+        "/web/page/app.js",
         "/sdapi/v1/options",
         "/nope",
         "/sd/docs",
@@ -181,29 +184,71 @@ def test_a_prefix_may_be_cut_off_by_the_proxy_or_not(serve: Callable[..., Server
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/docs", "/web/app.js", "/web/docs.js", "/web/style.css", "/web/icon.svg"]
+    "path", ["/", "/docs", "/web/page/app.js", "/web/docs.js", "/web/style.css", "/web/icon.svg"]
 )
 def test_pages_load_nothing_from_elsewhere(server: Server, path: str) -> None:
-    response = server.request("GET", path)
+    plain = {"Accept-Encoding": "identity"}
+    response = server.request("GET", path, headers=plain)
     assert response.status_code == 200
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
     assert "unsafe" not in response.headers["Content-Security-Policy"]
     assert response.text.replace("http://www.w3.org/2000/svg", "").count("://") == 0
-    head = server.request("HEAD", path)
+    head = server.request("HEAD", path, headers=plain)
     assert (head.status_code, head.text) == (200, "")
     assert head.headers["Content-Length"] == str(len(response.content))
 
 
 def test_the_page_names_only_files_and_routes_that_exist(server: Server) -> None:
     html = server.request("GET", "/").text + server.request("GET", "/docs").text
-    for path in ("web/app.js", "web/docs.js", "web/style.css", "web/icon.svg", "docs", "openapi.json"):
+    for path in ("web/page/app.js", "web/docs.js", "web/style.css", "web/icon.svg", "docs", "openapi.json"):
         assert f'="{path}"' in html
         assert server.request("GET", f"/{path}").status_code == 200
-    script = server.request("GET", "/web/app.js").text
+    scripts = [route.path for route in page_routes() if route.path.endswith(".js")]
+    named = {
+        name
+        for path in scripts
+        if "/vendor/" not in path
+        for name in re.findall(r"[\"'`]((?:sdapi/v1|v1)/[\w-]+)", server.request("GET", path).text)
+    }
     routes = server.request("GET", "/openapi.json").json()["paths"]
-    for name in ("txt2img", "progress", "interrupt", "samplers", "options"):
-        assert f'("{name}' in script
-        assert f"/sdapi/v1/{name}" in routes
+    assert len(named) > 15
+    assert {name for name in named if not any(route.startswith(f"/{name}") for route in routes)} == set()
+
+
+def test_parts_of_the_page_are_packed_and_not_sent_twice(server: Server) -> None:
+    path = "/web/vendor/preact.js"
+    plain = server.request("GET", path, headers={"Accept-Encoding": "identity"})
+    packed = server.request("GET", path, headers={"Accept-Encoding": "br, gzip;q=0.5"})
+    assert "Content-Encoding" not in plain.headers
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert packed.content == plain.content
+    assert int(packed.headers["Content-Length"]) < len(plain.content) / 2
+    refused = server.request("GET", path, headers={"Accept-Encoding": "gzip;q=0.0"})
+    assert "Content-Encoding" not in refused.headers
+    again = server.request("GET", path, headers={"If-None-Match": plain.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_the_first_paint_is_small(server: Server) -> None:
+    """What the page loads before anything is clicked: under 300 kB packed."""
+    html = server.request("GET", "/").text
+    paths = set(re.findall(r'(?:href|src)="(web/[^"]+)"', html))
+    waiting = {path for path in paths if path.endswith(".js")}
+    while waiting:
+        path = waiting.pop()
+        script = server.request("GET", f"/{path}").text
+        for found in re.findall(r'^import .*?from "(\..+?)"', script, re.MULTILINE):
+            part = posixpath.normpath(posixpath.join(posixpath.dirname(path), found))
+            if part not in paths:
+                paths.add(part)
+                waiting.add(part)
+    sizes = {}
+    for path in paths:
+        answer = server.request("GET", f"/{path}", headers={"Accept-Encoding": "gzip"})
+        assert answer.status_code == 200, path
+        sizes[path] = int(answer.headers["Content-Length"])
+    assert "web/page/tabs/txt2img.js" in sizes
+    assert sum(sizes.values()) < 300_000
 
 
 def test_probes(server: Server) -> None:

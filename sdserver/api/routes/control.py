@@ -46,10 +46,10 @@ def ending_routes(ending: Ending) -> APIRouter:
 
     @router.post("/server-restart")
     async def server_restart() -> Response:
-        """Always 501: nothing is there that would start the server again."""
-        raise NotServed(
-            "This server was not started by a launcher that starts it again: end it by server-stop, and have "
-            "a service manager start it."
-        )
+        """End the server as server-stop does, then start it again with the same settings."""
+        if ending.restart is None:
+            raise NotServed("This server does not start itself again: end it by server-stop and start it.")
+        ending.restart()
+        return Response("Restarting.")
 
     return router

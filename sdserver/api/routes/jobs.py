@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, HTTPException, Query
-from pydantic import BeforeValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
@@ -27,6 +27,7 @@ ACCEPT_SECONDS: Final = 2.0
 """How long a new job's answer waits for what is wrong with its request."""
 
 MAX_LISTED: Final = 1000
+MAX_PLACE: Final = 1_000_000
 STATES: Final = ("queued", "running", "completed", "failed", "cancelled")
 Switch = Annotated[bool, BeforeValidator(coerce.to_bool), Query()]
 _STREAM: Final[dict[int | str, dict[str, Any]]] = {
@@ -35,6 +36,14 @@ _STREAM: Final[dict[int | str, dict[str, Any]]] = {
 _PICTURE: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}, "description": "A file"}
 }
+
+
+class Move(BaseModel):
+    """POST /v1/jobs/{id}/move."""
+
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+    to: int = Field(ge=1, le=MAX_PLACE, description="its place among those that wait; 1 is the next")
 
 
 def job_routes(services: Services, pace: Pace | None = None) -> APIRouter:
@@ -116,6 +125,19 @@ def _job_routes(router: APIRouter, services: Services) -> None:
         """End the images that a job is working on; it goes on with its next."""
         entry = _found(services, job_id)
         entry.stop("skip")
+        return JsonResponse(job_of(services, entry))
+
+
+    @router.post("/{job_id}/move", response_model=Job)
+    async def move(job_id: str, body: Move) -> JsonResponse:
+        """Give a job that waits another place among those that wait; 1 is the next."""
+        entry = _found(services, job_id)
+        if entry.state != "queued":
+            raise HTTPException(409, f"The job does not wait: it is {entry.state}.")
+        if not entry.is_accepted:
+            raise HTTPException(409, "The job is not ready to wait yet: try again in a moment.")
+        services.board.move(entry, body.to)
+        services.engine.arrange([one.request_id for one in services.board.waiting])
         return JsonResponse(job_of(services, entry))
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, JsonValue, create_model
 from starlette.responses import PlainTextResponse
 
+from sdserver.api.door import RETRY_SECONDS
 from sdserver.api.errors import JsonResponse
 from sdserver.api.services import Services
 from sdserver.engine.messages import MemoryFacts
@@ -68,7 +69,10 @@ def system_routes(services: Services, *, has_page: bool) -> APIRouter:
     @router.head("/health", include_in_schema=False)
     async def health() -> PlainTextResponse:
         """For load balancers that can probe this port alone; needs no login."""
-        return PlainTextResponse("ok\n", headers={"Cache-Control": "no-store"})
+        headers = {"Cache-Control": "no-store"}
+        if services.config.door.probed():
+            return PlainTextResponse("ok\n", headers=headers)
+        return PlainTextResponse("draining\n", 503, headers | {"Retry-After": str(RETRY_SECONDS)})
 
     if not has_page:
 
