@@ -129,6 +129,7 @@ class Bundle:
         max_overlay_bytes: memory, per checkpoint, for parameters that adapters changed and that are kept
             for later calls.
         approx_dir: A1111's `models/VAE-approx`, with the small autoencoders for previews; empty for none.
+        is_steady: whether results must not hang on what memory was spare while loading, not even by rounding.
 
     Raises:
         SettingsError: the device or the attention kernel cannot be used.
@@ -143,8 +144,9 @@ class Bundle:
         allow_pickle: bool = False,
         max_overlay_bytes: int = OVERLAY_BYTES,
         approx_dir: str = "",
+        is_steady: bool = False,
     ) -> None:
-        self._placement = resolve(device, precision, attention)
+        self._placement = resolve(device, precision, attention, is_steady=is_steady)
         self._gauge = CudaGauge(self._placement.device) if self._placement.device.type == "cuda" else None
         self._rows = RowMemory(self._gauge, self._placement.dtype.itemsize)
         self._offloading: Offloading = "none"

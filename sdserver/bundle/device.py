@@ -20,14 +20,19 @@ class Placement:
 
     Attributes:
         use_xformers: whether attention is xformers' instead of PyTorch's own.
+        is_steady: whether results must not hang on what memory was spare at the moment of loading, not even
+            by rounding.
     """
 
     device: torch.device
     dtype: torch.dtype
     use_xformers: bool
+    is_steady: bool = False
 
 
-def resolve(device: str, precision: Precision, attention: Attention) -> Placement:
+def resolve(
+    device: str, precision: Precision, attention: Attention, *, is_steady: bool = False
+) -> Placement:
     """Settings to facts. "auto" is the best accelerator there is, fp16 there and fp32 on a CPU, and
     PyTorch's scaled dot product attention.
 
@@ -43,7 +48,7 @@ def resolve(device: str, precision: Precision, attention: Attention) -> Placemen
         if find_spec("xformers") is None:
             raise SettingsError("attention=xformers needs the package xformers: install sdserver[cuda].")
     chosen = ("fp32" if place.type == "cpu" else "fp16") if precision == "auto" else precision
-    return Placement(place, _DTYPES[chosen], attention == "xformers")
+    return Placement(place, _DTYPES[chosen], attention == "xformers", is_steady)
 
 
 def _device(name: str) -> torch.device:

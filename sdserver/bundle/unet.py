@@ -41,7 +41,7 @@ class Network:
         if placement.use_xformers:
             _use_xformers(unet)
         elif is_plain(unet):
-            self._lean = Lean(unet)
+            self._lean = Lean(unet, max_bytes=0 if placement.is_steady else None)
             self._texts = KeptTexts(self._lean.blocks)
 
     def call_modules(self) -> None:

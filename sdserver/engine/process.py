@@ -79,6 +79,7 @@ def _run(
             config.cached_checkpoints,
             config.allow_pickle,
             approx_dir=config.approx_dir,
+            is_steady=config.deterministic,
         )
         bundle.take_turns(config.offload)
         bundle.tune(tuning(config))
