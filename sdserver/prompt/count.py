@@ -60,7 +60,9 @@ class Counter:
         """
         text, _ = extract_networks(prompt)
         resolve = resolve_negative if is_negative else resolve_positive
-        texts = {span.text for part in resolve(text, steps, old=self.old_scheduling) for span in part.timeline}
+        texts = {
+            span.text for part in resolve(text, steps, old=self.old_scheduling) for span in part.timeline
+        }
         if sum(map(len, texts)) > MAX_CHARACTERS:
             message = f"The prompt shows more than {MAX_CHARACTERS:,} characters over its steps: shorten it."
             raise InvalidField("prompt", message)

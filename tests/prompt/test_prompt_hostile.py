@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sdserver.errors import InvalidField
 from sdserver.prompt.attention import parse_attention
@@ -38,6 +40,21 @@ def chunk(text: str) -> object:
 def test_time_grows_with_length_only(parse: Callable[[str], object], unit: str) -> None:
     small, large = (seconds(parse, unit, size) for size in (5_000, 40_000))
     assert large < max(32 * small, 0.1)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@given(unit=st.text("[]():|\\ 0-9a", min_size=1, max_size=12))
+def test_any_text_of_twice_the_length_takes_about_twice_the_time(unit: str) -> None:
+    """20,000 characters: docs/security.md has the figure. The bounds here are for busy machines."""
+    for parse in (parse_attention, edit):
+        half, whole = (measure(parse, (unit * size)[:size]) for size in (10_000, 20_000))
+        if whole > max(3.5 * half, 0.1):  # once more: another thread may have had the time
+            half, whole = (seconds_of(parse, (unit * size)[:size]) for size in (10_000, 20_000))
+        assert whole <= max(3.5 * half, 0.1), unit
+
+
+def seconds_of(parse: Callable[[str], object], text: str) -> float:
+    return min(measure(parse, text) for _ in range(3))
 
 
 def seconds(parse: Callable[[str], object], unit: str, size: int) -> float:

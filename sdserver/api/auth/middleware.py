@@ -64,9 +64,15 @@ class RequireLogin:
         if refusal.wait:
             return JsonResponse(body, 429, {"Retry-After": str(refusal.wait)})
         response = JsonResponse(body, 401)
-        for challenge in self._gate.challenges:
-            response.headers.append("WWW-Authenticate", challenge)
+        if not (self._login_page and _is_of_our_page(headers)):
+            for challenge in self._gate.challenges:
+                response.headers.append("WWW-Authenticate", challenge)
         return response
+
+
+def _is_of_our_page(headers: Headers) -> bool:
+    """Whether the page's script asks: it shows the form itself, and browsers would ask before it may."""
+    return "x-requested-with" in headers or "text/event-stream" in headers.get("accept", "")
 
 
 def client_of(scope: Scope) -> str:

@@ -38,7 +38,7 @@ class Item:
 
 
 def card_routes(services: Services) -> APIRouter:
-    """thumb, cover-images, metadata and get-single-card below /sd_extra_networks."""
+    """thumb, pictures, cover-images, metadata and get-single-card below /sd_extra_networks."""
     router = APIRouter(prefix="/sd_extra_networks", tags=["cards"])
     networks = services.networks
     pages: Mapping[str, Callable[[], Iterator[Item]]] = {
@@ -64,6 +64,17 @@ def card_routes(services: Services) -> APIRouter:
         if data is None:
             raise _not_found()
         return Response(data, media_type=TYPES[Path(filename).suffix.lower()], headers=dict(_SAFE))
+
+    @router.get("/pictures")
+    async def pictures(page: Annotated[str, Query()] = "") -> JsonResponse:
+        """Which of a page's cards have a picture: its path by the card's name, for `thumb`."""
+
+        def look() -> dict[str, str]:
+            items = pages.get(page.replace("_", " ").lower(), lambda: iter(()))()
+            found = ((item.name, card_picture(item.path)) for item in items)
+            return {name: str(picture) for name, picture in found if picture is not None}
+
+        return JsonResponse({"pictures": await services.in_thread(look)})
 
     @router.get("/cover-images")
     async def cover_images(

@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 
 from sdserver.api import coerce
 from sdserver.api.begin import begin_work
+from sdserver.api.deadline import deadline_of, left
 from sdserver.api.entry import Entry, Result
 from sdserver.api.errors import JsonResponse
 from sdserver.api.jobs.asked import LISTED_KINDS, Asked, JobRequest, asked_for
@@ -127,7 +128,6 @@ def _job_routes(router: APIRouter, services: Services) -> None:
         entry.stop("skip")
         return JsonResponse(job_of(services, entry))
 
-
     @router.post("/{job_id}/move", response_model=Job)
     async def move(job_id: str, body: Move) -> JsonResponse:
         """Give a job that waits another place among those that wait; 1 is the next."""
@@ -194,10 +194,19 @@ async def _submitted(services: Services, asked: Asked, http: HttpRequest, webhoo
         return asked.work(work)
 
     entry = begin_work(services, asked.kind, asked.wanted_id, http, make, is_kept=True)
+    if is_new:
+        _end_in_time(entry, left(deadline_of(http.scope)))
     await _accepted(entry)
     if is_new and asked.webhook and webhooks is not None:
         webhooks.follow(entry, asked.webhook)
     return entry
+
+
+def _end_in_time(entry: Entry, seconds: float | None) -> None:
+    """Drop the job where its client gave it no more time."""
+    if seconds is not None and entry.outcome is not None:
+        timer = asyncio.get_running_loop().call_later(seconds, entry.stop, "drop")
+        entry.outcome.add_done_callback(lambda _: timer.cancel())
 
 
 async def _accepted(entry: Entry) -> None:

@@ -42,7 +42,9 @@ function logIn() {
 export async function request(path, options = {}) {
   let response;
   try {
-    response = await fetch(new URL(path, document.baseURI), { credentials: "same-origin", ...options });
+    // The header keeps the browser from asking for a password before the page can.
+    const headers = { "X-Requested-With": "fetch", ...options.headers };
+    response = await fetch(new URL(path, document.baseURI), { credentials: "same-origin", ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(UNREACHABLE, 0);

@@ -79,7 +79,9 @@ function Page() {
 }
 
 if (!(tab.value in TABS)) show("txt2img");
-render(html`<${Page} />`, document.getElementById("page"));
+const place = document.getElementById("page");
+place.replaceChildren();
+render(html`<${Page} />`, place);
 loadOptions();
 watchJobs();
 watchHealth();

@@ -1,7 +1,8 @@
 /** The point in the head that says whether the server can make pictures. */
-import { html, signal } from "../vendor/preact.js";
+import { computed, effect, html, signal } from "../vendor/preact.js";
 import { get } from "./api.js";
 import { isOver, jobs } from "./jobs.js";
+import { notify } from "./store.js";
 
 const IDLE_MS = 5000;
 const BUSY_MS = 1500;
@@ -14,10 +15,14 @@ const STATES = {
   draining: () => "The server is about to stop: it finishes what it has and takes nothing new.",
   failed: (reason) => `The server cannot make pictures: ${reason || "its log says why."}`,
 };
+const AGAIN = "The engine had to start again. What was sent is kept and goes on by itself.";
 const GONE = "The server does not answer; the page goes on when it is back.";
 
 /** `{state, text}`: one of `STATES`, or "gone" where no answer comes. */
 export const health = signal({ state: "ready", text: "ready" });
+
+const isBusy = computed(() => !jobs.value.every(isOver));
+let restarts = null;
 
 /** Keep the signal unless something changed, so that nothing is drawn again in vain. */
 function set(state, text) {
@@ -27,7 +32,10 @@ function set(state, text) {
 async function look() {
   try {
     // No history: that is for the tab Status.
-    const { state, reason } = await get(`v1/status?since=${Math.ceil(Date.now() / 1000) + 3600}`);
+    const { state, reason, engine } = await get(`v1/status?since=${Math.ceil(Date.now() / 1000) + 3600}`);
+    // One that is over before anybody looked is told all the same.
+    if (restarts !== null && engine.restarts > restarts && state === "ready" && health.peek().state === "ready") notify(AGAIN);
+    restarts = engine.restarts;
     set(state, (STATES[state] ?? STATES.failed)(reason));
   } catch (error) {
     if (error.status === 0) set("gone", GONE);
@@ -42,10 +50,15 @@ export function watchHealth() {
     clearTimeout(timer);
     if (!document.hidden) await look();
     clearTimeout(timer);
-    timer = setTimeout(tick, jobs.peek().every(isOver) ? IDLE_MS : BUSY_MS);
+    timer = setTimeout(tick, isBusy.peek() ? BUSY_MS : IDLE_MS);
   };
   document.addEventListener("visibilitychange", tick);
-  tick();
+  addEventListener("online", tick);
+  addEventListener("offline", tick);
+  effect(() => {
+    isBusy.value;
+    tick();
+  });
 }
 
 export function Health() {

@@ -1,6 +1,6 @@
 /** AUTOMATIC1111's infotext, read into fields of the API. */
 
-const PAIR = /\s*([\w/ ]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)/g;
+const PAIR = /([\w/ ]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)/g;
 const NUMBERS = {
   Steps: "steps", "CFG scale": "cfg_scale", Seed: "seed", "Variation seed": "subseed",
   "Variation seed strength": "subseed_strength", "Denoising strength": "denoising_strength", "Clip skip": "clip_skip",

@@ -2,12 +2,14 @@
  * The node's jobs, kept in step with the server by one stream of events. Those that this page sent are
  * remembered in this browser, so that a reload in mid-job loses nothing.
  */
-import { signal } from "../vendor/preact.js";
+import { effect, signal } from "../vendor/preact.js";
 import { ApiError, get, post, remove } from "./api.js";
-import { attempt, keep, recall } from "./store.js";
+import { attempt, keep, onKept, recall } from "./store.js";
 
 const REMEMBERED = 100;
+const TITLE = document.title;
 const RECONNECT_MS = 2000;
+const LOST = "The server was started anew before this was done: generate it again.";
 const OVER = new Set(["completed", "failed", "cancelled"]);
 
 /**
@@ -17,9 +19,18 @@ const OVER = new Set(["completed", "failed", "cancelled"]);
  */
 export const jobs = signal([]);
 
-const mine = new Map(recall("jobs", []).map((job) => [job.id, job]));
+const mine = new Map();
+
+/** Take over what any window of this browser sent. */
+function adopt() {
+  const sent = recall("jobs", []).filter((job) => !mine.has(job.id));
+  sent.forEach((job) => mine.set(job.id, job));
+  const ids = new Set(sent.map((job) => job.id));
+  jobs.peek().filter((job) => ids.has(job.id)).forEach(merge);
+}
 
 function remember(id, tab, asked) {
+  adopt();
   mine.set(id, { id, tab, asked });
   const last = [...mine.values()].slice(-REMEMBERED);
   mine.clear();
@@ -36,7 +47,7 @@ export const pictureOf = (job, number) => new URL(`v1/jobs/${encodeURIComponent(
 function merge(changed) {
   const before = jobs.peek().find((job) => job.id === changed.id);
   const own = mine.get(changed.id);
-  const job = { tab: own?.tab ?? null, asked: own?.asked ?? null, preview: null, ...before, ...changed };
+  const job = { preview: null, ...before, ...changed, tab: own?.tab ?? null, asked: own?.asked ?? null };
   if (isOver(job)) job.preview = null;
   const others = jobs.peek().filter((one) => one.id !== job.id);
   const at = others.findIndex((one) => (one.created ?? "") < (job.created ?? ""));
@@ -45,10 +56,11 @@ function merge(changed) {
 
 /** Fetch the list as it is now: after a reload, and whenever the stream broke. */
 async function resume() {
+  const before = jobs.peek().filter((job) => !isOver(job));
   const { jobs: known = [] } = (await get("v1/jobs?limit=200")) ?? {};
   known.forEach(merge);
   const ids = new Set(known.map((job) => job.id));
-  jobs.value = jobs.peek().filter((job) => ids.has(job.id) || isOver(job));
+  before.filter((job) => !ids.has(job.id)).forEach((job) => merge({ id: job.id, state: "failed", error: { message: LOST } }));
 }
 
 function follow() {
@@ -69,6 +81,12 @@ function follow() {
 
 /** Keep `jobs` in step from now on. */
 export function watchJobs() {
+  adopt();
+  onKept("jobs", adopt);
+  effect(() => {
+    const running = jobs.value.find((job) => job.tab && job.state === "running");
+    document.title = running ? `[${Math.round(running.progress * 100)}%] ${TITLE}` : TITLE;
+  });
   follow();
 }
 
@@ -87,13 +105,16 @@ export async function submit(tab, kind, body) {
   const id = `page-${crypto.randomUUID?.() ?? `${Date.now()}-${Math.random().toString(36).slice(2)}`}`;
   remember(id, tab, withoutPictures(body));
   try {
-    merge(await post("v1/jobs", { kind, request: { ...body, force_task_id: id } }));
+    const job = await post("v1/jobs", { kind, request: { ...body, force_task_id: id } });
+    // Kinds whose requests cannot be named get another id.
+    if (job.id !== id) remember(job.id, tab, withoutPictures(body));
+    merge(job);
+    return job.id;
   } catch (error) {
     // Without an answer nobody knows whether it was taken: the list tells once the server is back.
     if (error instanceof ApiError && error.status !== 0) mine.delete(id);
     throw error;
   }
-  return id;
 }
 
 const told = (id, what) => attempt(() => post(`v1/jobs/${encodeURIComponent(id)}/${what}`)).then((job) => job && merge(job));

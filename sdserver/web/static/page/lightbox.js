@@ -25,7 +25,8 @@ export async function showPictures(addresses, index) {
   const loaded = await attempt(() => import("../vendor/photoswipe.js"));
   if (!loaded) return;
   const dataSource = await Promise.all(addresses.map(measured));
-  new loaded.default({ dataSource, index, wheelToZoom: true, bgOpacity: 0.9 }).init();
+  const showHideAnimationType = matchMedia("(prefers-reduced-motion: reduce)").matches ? "none" : "zoom";
+  new loaded.default({ dataSource, index, showHideAnimationType, wheelToZoom: true, bgOpacity: 0.9 }).init();
 }
 
 /** Show a job's pictures, beginning with one of them. */

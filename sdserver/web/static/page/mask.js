@@ -4,8 +4,19 @@ import { NumberField } from "./parts.js";
 import { attempt } from "./store.js";
 
 const UNDO = 30;
-const COLOUR = "rgba(255, 255, 255, 1)";
+const COLOUR = "rgb(176, 38, 255)";
+const WIDEST_CURSOR = 128;
 const ZOOMS = [1, 1.5, 2, 3, 4];
+
+/** A ring as wide as the brush; browsers show no larger cursors than this. */
+function cursorOf(brush) {
+  if (brush > WIDEST_CURSOR - 2) return "crosshair";
+  const size = brush + 2;
+  const ring = (colour, width) =>
+    `<circle cx="${size / 2}" cy="${size / 2}" r="${brush / 2}" fill="none" stroke="${colour}" stroke-width="${width}"/>`;
+  const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${size}" height="${size}">${ring("white", 2)}${ring("black", 1)}</svg>`;
+  return `url("data:image/svg+xml,${encodeURIComponent(svg)}") ${size / 2} ${size / 2}, crosshair`;
+}
 
 /** The painted parts as a black and white picture; null where nothing is painted. */
 function maskOf(canvas) {
@@ -101,11 +112,11 @@ export function MaskPainter({ picture, onMask }) {
       <button type="button" class="icon" aria-label="Zoom out" disabled=${zoom === ZOOMS[0]} onClick=${() => setZoom(ZOOMS[ZOOMS.indexOf(zoom) - 1])}>−</button>
       <button type="button" class="icon" aria-label="Zoom in" disabled=${zoom === ZOOMS.at(-1)} onClick=${() => setZoom(ZOOMS[ZOOMS.indexOf(zoom) + 1])}>+</button>
     </div>
-    <${NumberField} label="Brush size" min=${1} max=${200} slider=${true} value=${brush} onChange=${setBrush} />
+    <${NumberField} label="Brush size (on the screen)" min=${1} max=${200} slider=${true} value=${brush} onChange=${setBrush} />
     <div class="easel" tabindex="0" aria-label="Picture to paint the mask on">
       <div class="layers" style=${{ width: `${zoom * 100}%` }}>
         <img alt="Picture" src=${picture} draggable=${false} />
-        <canvas ref=${canvas} aria-label="Mask"></canvas>
+        <canvas ref=${canvas} aria-label="Mask" style=${{ cursor: cursorOf(brush) }}></canvas>
       </div>
     </div>
   </div>`;

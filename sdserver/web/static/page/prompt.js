@@ -36,13 +36,15 @@ function PromptBox({ label, value, onChange, rows, onGenerate, placeholder }) {
       event.preventDefault();
       const area = event.currentTarget;
       const after = emphasise(area.value, area.selectionStart, area.selectionEnd, event.key === "ArrowUp" ? 1 : -1);
+      // At once: the next key may come before the page is drawn again.
+      area.value = after.text;
+      area.setSelectionRange(after.start, after.end);
       onChange(after.text);
-      requestAnimationFrame(() => area.setSelectionRange(after.start, after.end));
     }
   };
   return html`<div class="prompt" ref=${box}>
     <${TextField} label=${label} hidden=${true} rows=${rows} value=${value} onChange=${onChange}
-      onKeyDown=${onKeyDown} placeholder=${placeholder} spellcheck="false" />
+      onKeyDown=${onKeyDown} placeholder=${placeholder} spellcheck=${false} />
     <${Counter} text=${value ?? ""} label=${label} />
   </div>`;
 }
@@ -68,15 +70,22 @@ const KINDS = {
   hypernetwork: { title: "Hypernetworks", list: "hypernetworks", tag: (card) => `<hypernet:${card.name}:1>` },
 };
 
+const PAGES = { lora: "lora", hypernetwork: "hypernetworks", embedding: "textual inversion" };
+
 /** A card's picture, or its initial where there is none. */
-function Thumbnail({ card }) {
-  const [isBroken, setBroken] = useState(!card.path);
-  const place = card.path?.replace(/\.[^./\\]+$/, ".png");
-  if (isBroken) return html`<span class="initial" aria-hidden="true">${card.name.slice(0, 1)}</span>`;
-  return html`<img alt="" loading="lazy" src=${`sd_extra_networks/thumb?filename=${encodeURIComponent(place)}`} onError=${() => setBroken(true)} />`;
+function Thumbnail({ card, place }) {
+  if (!place) return html`<span class="initial" aria-hidden="true">${[...card.name][0]}</span>`;
+  return html`<img alt="" loading="lazy" src=${`sd_extra_networks/thumb?filename=${encodeURIComponent(place)}`} />`;
 }
 
 const embeddings = signal([]);
+/** Where the cards' pictures are, by the cards' names, for each kind. */
+const pictures = signal({});
+
+async function lookForPictures(kind) {
+  const found = await attempt(() => get(`sd_extra_networks/pictures?page=${encodeURIComponent(PAGES[kind])}`));
+  if (found) pictures.value = { ...pictures.peek(), [kind]: found.pictures };
+}
 
 /** All that a prompt can name: LoRAs, hypernetworks, embeddings. */
 function Networks({ form, onClose }) {
@@ -87,6 +96,7 @@ function Networks({ form, onClose }) {
       if (found) embeddings.value = Object.keys(found.loaded).map((name) => ({ name }));
     });
   }, []);
+  useEffect(() => void lookForPictures(kind), [kind]);
   const cards = kind === "embedding" ? embeddings.value : lists[KINDS[kind].list].value;
   const shown = cards.filter((card) => card.name.toLowerCase().includes(sought.toLowerCase()));
   const add = (card) => {
@@ -102,11 +112,11 @@ function Networks({ form, onClose }) {
       )}
       <${TextField} label="Search" hidden=${true} placeholder="Search" value=${sought} onChange=${setSought} />
       ${KINDS[kind]?.again && html`<button type="button" class="icon" aria-label="Look for files again"
-        onClick=${() => attempt(() => post(KINDS[kind].again)).then(() => refresh(KINDS[kind].list))}>↻</button>`}
+        onClick=${() => attempt(() => post(KINDS[kind].again)).then(() => Promise.all([refresh(KINDS[kind].list), lookForPictures(kind)]))}>↻</button>`}
     </div>
     <ul class="cards">
       ${shown.map((card) => html`<li key=${card.name}><button type="button" class="card" onClick=${() => add(card)}>
-        <${Thumbnail} card=${card} /><span>${card.name}</span></button></li>`)}
+        <${Thumbnail} card=${card} place=${pictures.value[kind]?.[card.name]} /><span>${card.name}</span></button></li>`)}
     </ul>
     ${shown.length === 0 && html`<p class="quiet">There is nothing here. Files of this kind go into the folder models/ of the server.</p>`}
   <//>`;

@@ -14,6 +14,11 @@ const choose = (tab, job, number) => {
 
 const minutes = (seconds) => (seconds < 60 ? `${Math.ceil(seconds)} s` : `${Math.floor(seconds / 60)} min ${Math.ceil(seconds % 60)} s`);
 
+const MIN_PREVIEW = 256;
+
+/** What a job was asked for, as far as this browser knows. */
+const promptOf = (job) => job.asked?.prompt ?? "";
+
 /** How far a job is, in words. */
 function stateOf(job) {
   if (job.state === "queued") return job.queue_position > 0 ? `waits as number ${job.queue_position}` : "waits";
@@ -27,7 +32,7 @@ function stateOf(job) {
 /** A job on its way. */
 function Running({ job }) {
   return html`<li class="job">
-    ${job.preview && html`<img class="preview" alt="Preview" src=${job.preview} />`}
+    ${job.preview && html`<img class="preview" alt="Preview" src=${job.preview} style=${{ width: `${Math.max(MIN_PREVIEW, job.asked?.width ?? 0)}px` }} />`}
     <div class="bar">
       <progress max="1" value=${job.state === "queued" ? 0 : job.progress} aria-label="Progress"></progress>
       <span class="state">${stateOf(job)}</span>
@@ -114,10 +119,11 @@ export function Results({ tab, onSeed }) {
       ${own.filter((one) => !isOver(one)).map((one) => html`<${Running} key=${one.id} job=${one} />`)}
       ${own.filter((one) => one.state === "failed" || one.state === "cancelled").map((one) => html`<${Failure} key=${one.id} job=${one} />`)}
     </ul>
-    ${job ? html`<${Shown} tab=${tab} job=${job} number=${number} infotext=${infotext} />` : own.length === 0 && html`<p class="quiet">The picture appears here.</p>`}
+    ${job ? html`<${Shown} tab=${tab} job=${job} number=${number} infotext=${infotext} />` : own.length === 0 && html`<p class="quiet empty">The picture appears here.</p>`}
     ${done.length > 0 && html`<ul class="thumbs" aria-label="Pictures made">
       ${done.flatMap((one) => Array.from({ length: one.pictures }, (_, at) => html`<li key=${`${one.id}/${at}`}>
-        <button type="button" aria-pressed=${one.id === job?.id && at === number} aria-label=${`Picture ${at + 1}`} onClick=${() => choose(tab, one.id, at)}>
+        <button type="button" aria-pressed=${one.id === job?.id && at === number} title=${promptOf(one)}
+          aria-label=${`Picture ${at + 1}: ${promptOf(one) || one.kind}`} onClick=${() => choose(tab, one.id, at)}>
           <img alt="" loading="lazy" src=${pictureOf(one, at)} /></button></li>`))}
     </ul>
     <button type="button" class="small" disabled=${isClearing} onClick=${clear}>Clear</button>`}

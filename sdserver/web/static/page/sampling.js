@@ -9,13 +9,14 @@ const SAME = "Use same checkpoint";
 
 const names = (items, key = "name") => items.map((item) => item[key]);
 
-/** Sampler, schedule and steps. */
+/** Sampler, schedule, steps, and how close to the prompt. */
 export function Sampling({ form }) {
   return html`<div class="row">
     <${SelectField} label="Sampling method" choices=${names(lists.samplers.value)} ...${form.bind("sampler_name")} />
     <${SelectField} label="Schedule type" choices=${lists.schedulers.value.map((one) => ({ value: one.label, label: one.label }))}
       ...${form.bind("scheduler")} />
     <${NumberField} label="Sampling steps" min=${1} max=${150} slider=${true} ...${form.bind("steps")} />
+    <${NumberField} label="CFG scale" min=${1} max=${30} step=${0.5} slider=${true} ...${form.bind("cfg_scale")} />
   </div>`;
 }
 
@@ -47,12 +48,11 @@ export function Size({ form }) {
   </div>`;
 }
 
-/** How many pictures, and how close to the prompt. */
+/** How many pictures. */
 export function Batch({ form }) {
   return html`<div class="row">
     <${NumberField} label="Batch count" min=${1} max=${100} slider=${true} ...${form.bind("n_iter")} />
     <${NumberField} label="Batch size" min=${1} max=${16} slider=${true} ...${form.bind("batch_size")} />
-    <${NumberField} label="CFG scale" min=${1} max=${30} step=${0.5} slider=${true} ...${form.bind("cfg_scale")} />
   </div>`;
 }
 

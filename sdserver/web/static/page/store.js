@@ -24,6 +24,12 @@ export function keep(key, value) {
   }
 }
 
+/** Be told when another window of this browser keeps a value. */
+export const onKept = (key, told) =>
+  addEventListener("storage", (event) => {
+    if (event.key === PREFIX + key) told();
+  });
+
 /** A signal whose value outlives the page. */
 export function kept(key, initial) {
   const value = signal(recall(key, initial));

@@ -115,8 +115,7 @@ function Transfer({ one, onDrop }) {
 }
 
 function Download() {
-  const [isOpen, setOpen] = useState(false);
-  const [state, setState] = useState({ problem: "", status: 0, downloads: null });
+  const [state, setState] = useState({ problem: "", downloads: null });
   const [fields, setFields] = useState({ url: "", kind: "checkpoint", sha256: "" });
   const bind = (name) => ({ value: fields[name], onChange: (value) => setFields({ ...fields, [name]: value }) });
   const running = state.downloads?.some((one) => one.state === "running") ?? false;
@@ -126,17 +125,16 @@ function Download() {
     try {
       if (method !== "GET") await asOperator(`v1/models/downloads${path}`, method, body);
       const { downloads } = await asOperator("v1/models/downloads");
-      setState({ problem: "", status: 0, downloads });
+      setState({ problem: "", downloads });
       return true;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      setState((before) => ({ ...before, problem: error.message, status: error.status, downloads: error.status === 403 ? null : before.downloads }));
+      const isRefused = error.status === 403;
+      const problem = isRefused ? "This is not the operator's key." : error.message;
+      setState((before) => ({ problem, downloads: isRefused ? null : before.downloads }));
       return false;
     }
   };
-  useEffect(() => {
-    if (isOpen && state.downloads === null && state.status === 0) act("GET");
-  }, [isOpen]);
   useEffect(() => {
     if (!running) return undefined;
     const timer = setInterval(() => act("GET"), LOOK_MS);
@@ -157,21 +155,25 @@ function Download() {
     act("GET");
   };
   const problem = state.problem && html`<p class="bad" role="alert">${state.problem}</p>`;
-  return html`<${Section} title="Download by address" onToggle=${setOpen}>
-    ${state.status === 404 && html`<p class="quiet">${state.problem}</p>`}
-    ${state.downloads === null && state.status !== 404 && html`<form class="plain" onSubmit=${enter}>
+  if (!files.value.downloads) {
+    return html`<${Section} title="Download by address">
+      <p class="quiet">Models are downloaded for operators alone: start the server with --admin-key, and its key opens this. Or put files into the server's folders.</p>
+    <//>`;
+  }
+  return html`<${Section} title="Download by address">
+    ${state.downloads === null && html`<form class="plain" onSubmit=${enter}>
       <p class="quiet">The operator's key is needed (the server was started with --admin-key). It is kept until this page is closed.</p>
       <div class="bar">
         <${TextField} label="Operator's key" type="password" autocomplete="off" value=${key.value} onChange=${(value) => { key.value = value; }} />
         <button type="submit" disabled=${key.value === ""}>Go on</button>
       </div>
-      ${key.value !== "" && problem}
+      ${problem}
     </form>`}
     ${state.downloads !== null && html`<form class="plain" onSubmit=${start}>
       <${TextField} label="Address: https://… of the file, a page of Hugging Face or Civitai, or hf://org/repo/file" ...${bind("url")} autocomplete="off" />
       <div class="row">
         <${SelectField} label="Kind" choices=${Object.entries(KINDS).map(([value, label]) => ({ value, label }))} ...${bind("kind")} />
-        <${TextField} label="sha256 that it must have (optional)" ...${bind("sha256")} autocomplete="off" />
+        <${TextField} label="sha256 (optional)" ...${bind("sha256")} autocomplete="off" />
         <div class="bar"><button type="submit" class="primary" disabled=${running || fields.url === ""}>Download</button></div>
       </div>
       ${problem}

@@ -8,6 +8,7 @@ import { attempt, loadOptions, notify, options as current } from "../store.js";
 
 const listed = (text) => text.split(",").map((item) => item.trim()).filter(Boolean);
 const plain = (value) => (Array.isArray(value) ? value.join(", ") : value === null ? "" : String(value));
+const told = (value) => (typeof value === "boolean" ? (value ? "on" : "off") : plain(value) || "empty");
 
 /** A list as text; what is typed stays as it is typed. */
 function ListField({ value, onChange, ...rest }) {
@@ -43,15 +44,15 @@ function Option({ option, edit, error, onChange }) {
   const isEdited = edit !== undefined;
   const value = isEdited ? edit : option.value;
   const isDefault = isSame(value, option.default);
-  const told = `about-${option.key}`;
+  const about = `about-${option.key}`;
   return html`<li class=${`option${isEdited ? " edited" : ""}`}>
-    <${Control} option=${option} value=${value} onChange=${onChange} title=${option.key} aria-describedby=${told} aria-invalid=${Boolean(error)} />
-    <p class="quiet" id=${told}>
+    <${Control} option=${option} value=${value} onChange=${onChange} title=${option.key} aria-describedby=${about} aria-invalid=${Boolean(error)} />
+    <p class="quiet" id=${about}>
       ${isEdited && html`<strong>Changed. </strong>`}
       ${option.about || "This does nothing here; it is kept for other programs."}
       ${option.read_only && " It cannot be changed here."}
       ${!isDefault && !option.read_only && html` <button type="button" class="link" aria-label=${`Default of ${titled(option.key)}`}
-        onClick=${() => onChange(option.default)}>Default: ${plain(option.default) || "empty"}</button>`}
+        onClick=${() => onChange(option.default)}>Default: ${told(option.default)}</button>`}
       ${error && html`<span class="bad" role="alert"> ${error}</span>`}
     </p>
   </li>`;
@@ -98,8 +99,13 @@ export function Tab() {
       await loadOptions();
     } catch (error) {
       const key = keyInError(error.message, Object.keys(left));
-      if (key) setErrors({ [key]: error.message });
-      else notify(error.message, "error");
+      if (key) {
+        setErrors({ [key]: error.message });
+        setSearch("");
+        requestAnimationFrame(() => document.getElementById(`about-${key}`)?.scrollIntoView({ block: "center" }));
+      } else {
+        notify(error.message, "error");
+      }
     }
     setSending(false);
   };
@@ -108,9 +114,6 @@ export function Tab() {
     <div class="bar sticky">
       <${TextField} label="Search options" hidden=${true} placeholder="Search options" type="search" value=${search} onChange=${setSearch} />
       <${CheckField} label="Also those that do nothing here" value=${isAll} onChange=${setAll} />
-      <span class="quiet" role="status">${count > 0 ? `${count} changed` : ""}</span>
-      <button type="button" disabled=${count === 0} onClick=${() => { setEdits({}); setErrors({}); }}>Discard</button>
-      <button type="submit" class="primary" disabled=${count === 0 || isSending}>Apply</button>
     </div>
     <div class="with-contents">
       <${Contents} sections=${sections} />
@@ -122,6 +125,11 @@ export function Tab() {
         </section>`)}
         ${sections.length === 0 && html`<p class="quiet">No option has these words.${!isAll && " Those that do nothing here were not looked at."}</p>`}
       </div>
+    </div>
+    <div class="bar apply" hidden=${count === 0}>
+      <span role="status">${count > 0 ? `${count} changed` : ""}</span>
+      <button type="button" onClick=${() => { setEdits({}); setErrors({}); }}>Discard</button>
+      <button type="submit" class="primary" disabled=${count === 0 || isSending}>Apply</button>
     </div>
   </form>`;
 }

@@ -7,8 +7,10 @@ import { tab, theme } from "../store.js";
 
 const EVERY_MS = 5000;
 const KEPT = 720;
-const HEIGHT = 150;
+const HEIGHT = 140;
 const MEGA = 1e6;
+const MINUTES = [1, 2, 5, 10, 15, 30].map((count) => count * 60);
+const hours = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "medium" });
 
 /** What each state means for who waits, and what to do. States that are well are not here. */
@@ -24,7 +26,7 @@ const TROUBLE = {
 
 const PLOTS = [
   { title: "Images per minute", lines: [["images_per_minute", "images"]] },
-  { title: "Rows in a batch", lines: [["rows", "rows"]] },
+  { title: "Rows in a batch", lines: [["rows", "rows"]], isSparse: true },
   { title: "Queue", lines: [["running", "running"], ["waiting", "waiting"]] },
   { title: "Memory (MB)", lines: [["memory", "used"]], scale: MEGA },
 ];
@@ -101,8 +103,8 @@ function optionsFor(place, plot) {
     legend: { show: false },
     cursor: { y: false },
     scales: { y: { range: (_, low, high) => [0, Math.max(1, (high ?? 0) * 1.1)] } },
-    axes: [{ ...axis, space: 60 }, { ...axis, size: 52 }],
-    series: [{}, ...plot.lines.map(([, label], index) => ({ label, stroke: colour(`line-${index}`), width: 2, spanGaps: false, points: { show: false } }))],
+    axes: [{ ...axis, space: 80, size: 28, incrs: MINUTES, values: (_, times) => times.map((time) => hours.format(new Date(time * 1000))) }, { ...axis, size: 52 }],
+    series: [{}, ...plot.lines.map(([, label], index) => ({ label, stroke: colour(`line-${index}`), width: 2, spanGaps: false, points: { show: Boolean(plot.isSparse), size: 4 } }))],
   };
 }
 
@@ -152,19 +154,19 @@ const memoryOf = (memory) => {
 };
 
 function Facts({ status }) {
-  const { model, queue, engine, versions } = status;
+  const { model, queue, engine, devices } = status;
   const silent = engine.silent_s === null ? "not heard yet" : `heard ${duration(engine.silent_s)} ago`;
   const facts = [
     ["State", `${status.state} for ${duration(status.state_age_s)}`],
     ["Checkpoint", model ? `${model.file} (${model.family})` : "none"],
-    ["Device", model ? `${model.device}, ${model.dtype}${model.threads ? `, ${model.threads} threads` : ""}` : "none yet"],
+    ["Device", model ? `${model.device}, ${model.dtype}${model.threads ? `, ${model.threads} ${model.threads === 1 ? "thread" : "threads"}` : ""}` : "none yet"],
     ["Memory", memoryOf(status.memory)],
     ["Queue", `${queue.running} running, ${queue.waiting} waiting${queue.eta_s ? `, about ${duration(queue.eta_s)}` : ""}`],
     ["Up for", duration(status.uptime_s)],
-    ["Engine", `${engine.restarts === 0 ? "never started again" : `started again ${engine.restarts} times`}, ${silent}`],
-    ["Versions", Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ")],
+    ["Engine", `${engine.restarts === 0 ? "never started again" : `started again ${engine.restarts === 1 ? "once" : `${engine.restarts} times`}`}, ${silent}`],
   ];
-  return html`<dl class="facts tiled">${facts.map(([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>`;
+  if (devices.length > 1) devices.forEach((one) => facts.push([`Device ${one.device}`, `${one.state}, ${one.running} running, ${one.images} made`]));
+  return html`<dl class="facts tiled">${facts.map(([name, text]) => html`<div key=${name} class=${String(text).length > 40 ? "wide" : ""}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>`;
 }
 
 const ago = (seconds) => clock.format(new Date(Date.now() - seconds * 1000));
@@ -193,5 +195,6 @@ export function Tab() {
       ${PLOTS.map((plot) => html`<${Plot} key=${plot.title} Library=${Library} plot=${plot} history=${status.history} colours=${colours} />`)}
     </div>`}
     <${Past} status=${status} />
+    <p class="quiet">${Object.entries(status.versions).map(([name, version]) => `${name} ${version}`).join(", ")}</p>
   </div>`;
 }
