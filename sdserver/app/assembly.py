@@ -8,12 +8,16 @@ from starlette.types import ASGIApp
 
 from sdserver.api.closing import Closing
 from sdserver.api.config import ApiConfig, Ending, Limits
+from sdserver.api.door import Door, HangUp
+from sdserver.api.downloads import ModelKind
+from sdserver.api.keeping import keeping_of
 from sdserver.api.middleware import OnRequest
 from sdserver.api.option_sections import Freeze
 from sdserver.api.options import CHECKPOINT, CHECKPOINT_HASH, Options
 from sdserver.api.server import create_app
-from sdserver.app.servers import DRAIN_SECONDS
+from sdserver.app.uploads import uploader_of
 from sdserver.catalog.catalog import Catalog
+from sdserver.catalog.face_restorers import FaceFolders
 from sdserver.catalog.networks import NetworkFolders, Networks
 from sdserver.engine.client import EngineClient
 from sdserver.errors import CheckpointError, UnknownCheckpoint
@@ -33,10 +37,14 @@ class Assembly:
 
     Args:
         settings: resolved start-up settings.
-        environ: where tokens for downloads are found.
+        environ: where tokens for downloads and keys for uploads are found.
+
+    Attributes:
+        uploads: sends what is saved to a store, None where that is not wanted; not started yet.
 
     Raises:
         CheckpointError: --vae-path names a file that is not there.
+        SettingsError: uploads are wanted and cannot be had.
     """
 
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
@@ -46,6 +54,8 @@ class Assembly:
         self._catalog = self._scan([settings.checkpoint] if settings.checkpoint else [])
         self._options = Options(settings.data_dir / "config.json", _freeze(settings))
         self._networks = networks_of(settings)
+        self._status: Callable[[float], Mapping[str, object]] | None = None
+        self.uploads = uploader_of(settings, environ)
 
     def choose(self) -> Path:
         """The checkpoint to start with where none is to be downloaded.
@@ -103,6 +113,48 @@ class Assembly:
         checkpoint = self._catalog.hashed(known)
         self._options.apply({CHECKPOINT: checkpoint.title, CHECKPOINT_HASH: checkpoint.sha256 or ""})
 
+    def sha256_of(self, path: str) -> str:
+        """A checkpoint's hash as far as it is known; empty where it is not."""
+        known = (one.sha256 for one in self._catalog.all() if one.filename == path)
+        return next(known, None) or ""
+
+    def follow_options(self, client: EngineClient) -> None:
+        """Have the engine keep as much in memory as the options say, now and when they change."""
+        self._options.follow(lambda options: client.keep(keeping_of(options)))
+
+    def show_status(self, status: Callable[[float], Mapping[str, object]]) -> None:
+        """Let clients see how the node is."""
+        self._status = status
+
+    def fetch_model(
+        self,
+        url: str,
+        kind: ModelKind,
+        sha256: str,
+        progress: Callable[[DownloadProgress], None],
+        cancelled: Event,
+    ) -> Path:
+        """Fetch a model into the folder of its kind, for an operator. Blocks.
+
+        Raises:
+            DownloadError: it cannot be had.
+        """
+        settings = self._settings
+        folders: Mapping[ModelKind, Path] = {
+            "checkpoint": self._folder,
+            "vae": settings.models_dir / "VAE",
+            "lora": settings.lora_dir or settings.models_dir / "Lora",
+            "embedding": settings.embeddings_dir or settings.models_dir / "embeddings",
+        }
+        return fetch(
+            [url],
+            folders[kind],
+            sha256=sha256 or None,
+            tokens=self._environ,
+            progress=progress,
+            cancelled=cancelled,
+        )
+
     def _scan(self, files: list[Path]) -> Catalog:
         """The catalog of the folders and of single files elsewhere."""
         settings = self._settings
@@ -114,7 +166,9 @@ class Assembly:
             allow_pickle=settings.allow_pickle,
         )
 
-    def api(self, client: EngineClient, on_request: OnRequest, ending: Ending, closing: Closing) -> ASGIApp:
+    def api(
+        self, client: EngineClient, on_request: OnRequest, ending: Ending, closing: Closing, door: Door
+    ) -> ASGIApp:
         """The application of the API's port.
 
         Args:
@@ -122,6 +176,7 @@ class Assembly:
             on_request: told of every request.
             ending: how clients may end the server, if the settings let them.
             closing: begins when the server is about to end.
+            door: whether new work is taken.
         """
         settings = self._settings
         limits = Limits(
@@ -130,6 +185,7 @@ class Assembly:
             max_pixels=settings.max_pixels,
             max_steps=settings.max_steps,
             max_images=settings.max_images,
+            max_work=settings.max_megapixel_steps * 10**6,
         )
         config = ApiConfig(
             data_dir=settings.data_dir,
@@ -149,17 +205,25 @@ class Assembly:
             a1111_quirks=settings.a1111_quirks,
             image_urls=settings.image_urls,
             keeps_history=not settings.no_prompt_history,
+            on_saved=self.uploads.add if self.uploads else None,
             webhooks=settings.webhooks,
-            max_unfinished=2 * settings.max_queue,
-            drain_seconds=DRAIN_SECONDS,
+            max_unfinished=settings.max_queue,
+            max_pending_bytes=settings.max_pending_mb * 10**6,
+            logs_prompts=settings.log_prompts,
+            drain_seconds=settings.shutdown_timeout,
             job_results_bytes=settings.job_results_mb * 10**6,
             job_results_seconds=settings.job_results_seconds,
             api_server_stop=settings.api_server_stop,
             ending=ending,
+            status=self._status,
+            admin_key=settings.admin_key.digest if settings.admin_key else None,
+            fetch_model=self.fetch_model if settings.admin_key else None,
             closing=closing,
+            door=door,
         )
         pages = [*([] if settings.nowebui else page_routes()), *documentation_routes(), *login_routes()]
-        return create_app(config, client, self._catalog, self._networks, self._options, on_request, pages)
+        app = create_app(config, client, self._catalog, self._networks, self._options, on_request, pages)
+        return HangUp(app, door)
 
 
 def networks_of(settings: Settings) -> Networks:
@@ -184,8 +248,23 @@ def networks_of(settings: Settings) -> Networks:
         beside_checkpoints=_given(models / "Stable-diffusion", settings.ckpt_dir),
         vae_path=settings.vae_path,
         blip=models / "BLIP",
+        danbooru=models / "torch_deepdanbooru",
+        clip=_given(settings.clip_models_path, models / "CLIP", _home("~/.cache/clip")),
+        interrogate=(data / "interrogate", models / "interrogate"),
+        faces=FaceFolders(
+            gfpgan=_given(settings.gfpgan_models_path, models / "GFPGAN"),
+            codeformer=_given(settings.codeformer_models_path, models / "Codeformer"),
+        ),
     )
     return Networks(folders, data / ".cache" / "network-hashes.json", allow_pickle=settings.allow_pickle)
+
+
+def _home(path: str) -> Path | None:
+    """A path in the home folder of who runs the server; None where there is no such folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return None
 
 
 def _given(*places: Path | None) -> tuple[Path, ...]:

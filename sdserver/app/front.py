@@ -6,22 +6,37 @@ the API's port is bound once a picture can be made, so that a TCP check on it te
 
 import asyncio
 import contextlib
+import gc
+import logging
+import math
 import os
+import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from starlette.routing import Route
+
+from sdserver.app.administration import Administrator
+from sdserver.app.devices import one_per_device
+from sdserver.app.draining import Draining
 from sdserver.app.observation import Observation
-from sdserver.app.servers import DRAIN_SECONDS, Serving, bind, check_free
+from sdserver.app.servers import Serving, bind, check_free, guards
+from sdserver.catalog.read_ahead import read_ahead
 from sdserver.engine.client import EngineClient
 from sdserver.engine.config import EngineConfig
 from sdserver.engine.messages import FromEngine, LoadFailed
 from sdserver.errors import CheckpointError, DownloadError
+from sdserver.ops.admin import Keyhole, admin_routes
 from sdserver.ops.downloads.progress import DownloadProgress
+from sdserver.ops.history import History, Memory, memory_used
+from sdserver.ops.logs import LogRing, Redactor
 from sdserver.ops.metrics import Metrics
+from sdserver.ops.overview import Overview
 from sdserver.ops.progress import ProgressPrinter
 from sdserver.ops.server import maintenance_app
 from sdserver.ops.state import Node
@@ -30,10 +45,15 @@ from sdserver.settings.version import VERSION
 
 if TYPE_CHECKING:
     from sdserver.api.closing import Closing
+    from sdserver.api.door import Door
     from sdserver.app.assembly import Assembly
+    from sdserver.ops.uploads.uploader import Uploader
 
 T = TypeVar("T")
 EXIT_OK, EXIT_FAILED = 0, 3
+EXIT_RESTART = -1
+"""Not an exit code: the program is to begin anew in the same process."""
+_SECRET = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY")
 FAILED_SECONDS = 10.0  # how long a failed node stays to be asked why before it exits
 Say = Callable[[str], None]
 
@@ -54,17 +74,30 @@ class Front:
     def __init__(self, settings: Settings, environ: Mapping[str, str], say: Say) -> None:
         self._settings = settings
         self._environ = environ
-        self._say = say
+        self._logs = LogRing(Redactor(secrets_of(settings, environ)))
+        self._print = say
         self._stop = asyncio.Event()
+        self._at_once = self._is_restart = False
         self._failure: CheckpointError | None = None
         self._node = Node(VERSION)
         self._metrics = Metrics()
         self._observation = Observation(self._node, self._metrics)
         self._client = EngineClient(
-            engine_config(settings), settings.max_queue, self._observe, self._engine_died
+            one_per_device(engine_config(settings), settings.devices),
+            settings.max_queue,
+            self._observe,
+            self._engine_died,
+            on_give_up=self._engine_given_up,
         )
+        self._node.watch_devices(lambda: self._client.devices)
+        self._administrator = Administrator(settings, self._client, self._stop.set, self._stop.is_set)
+        self._history = History(self._client, self._memory_used)
+        self._overview = Overview(self._node, self._client, self._history, self._memory_used)
         self._api: Serving | None = None
         self._closing: Closing | None = None
+        self._door: Door | None = None
+        self._draining: Draining | None = None
+        self._uploads: Uploader | None = None
 
     async def run(self) -> int:
         """Live until a signal or a failure; the process's exit code.
@@ -74,71 +107,106 @@ class Front:
         """
         settings = self._settings
         check_free(settings.host, settings.port, "--port")
+        if settings.upload_url:
+            from sdserver.app.uploads import check_uploads  # noqa: PLC0415 - imports an HTTP client
+
+            check_uploads(settings, self._environ)
         maintenance = Serving(
-            maintenance_app(self._node, self._metrics, self._client),
+            maintenance_app(self._node, self._metrics, self._client, operators=self._operators()),
             bind(settings.maintenance_host, settings.maintenance_port, "--maintenance-port"),
             grace=1,
+            guard=guards(settings)[1],
         )
         await maintenance.start()
         self._say(f"Maintenance port: {maintenance.address}")
         self._listen_to_signals()
+        recording = asyncio.create_task(self._history.record())
+        logging.getLogger().addHandler(self._logs)
         try:
             return await self._live()
         finally:
+            logging.getLogger().removeHandler(self._logs)
+            recording.cancel()
+            await self._end_uploads(0)
             await self._client.stop()
             await maintenance.stop()
 
     async def _live(self) -> int:
         try:
-            await self._become_ready()
-            await self._stop.wait()
+            with contextlib.suppress(Stopped):
+                await self._become_ready()
+                await self._stop.wait()
             if self._failure is not None:
                 raise self._failure
-        except Stopped:
-            pass
+            await self._end()
+            if self._failure is not None:
+                raise self._failure
         except (DownloadError, CheckpointError) as error:
             self._node.enter("failed", str(error))
             self._say(f"Stable diffusion model failed to load: {error}")
+            if self._door is not None and self._api is not None:
+                self._door.shut()
+                self._api.stop_listening()
             await self._client.stop()
             self._stop.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), FAILED_SECONDS)
             return EXIT_FAILED
-        self._node.enter("draining", "The end was asked for.")
+        return EXIT_RESTART if self._is_restart else EXIT_OK
+
+    async def _end(self) -> None:
+        """Take no more, finish what was accepted, close the API's port, upload what waits."""
+        reason = "The end was asked for."
+        self._node.enter("draining", reason)
         self._say("Finishing what was accepted; a second signal ends at once.")
-        if self._api is not None:
-            if self._closing is not None:
-                self._closing.begin()
-            await self._api.stop()
-        return EXIT_OK
+        began = time.monotonic()
+        if self._api is not None and self._draining is not None and self._closing is not None:
+            await self._draining.refuse(reason, at_once=self._at_once)
+            self._api.stop_listening()
+            began = time.monotonic()
+            await self._draining.finish(self._settings.shutdown_timeout)
+            self._closing.begin()
+            await self._api.stop(self._settings.shutdown_timeout - (time.monotonic() - began))
+        await self._end_uploads(self._settings.shutdown_timeout - (time.monotonic() - began))
 
     async def _become_ready(self) -> None:
         """Fetch and load the checkpoint, then open the API's port."""
         # FastAPI takes long to import, and port 8001 answers first.
         from sdserver.api.closing import Closing  # noqa: PLC0415
         from sdserver.api.config import Ending  # noqa: PLC0415
+        from sdserver.api.door import Door  # noqa: PLC0415
         from sdserver.app.assembly import Assembly  # noqa: PLC0415
 
         self._client.start()
         assembly = await self._unless_stopped(asyncio.to_thread(Assembly, self._settings, self._environ))
+        assembly.follow_options(self._client)
+        assembly.show_status(self._overview.fields)
+        self._metrics.know_hashes(assembly.sha256_of)
+        self._begin_uploads(assembly.uploads)
         checkpoint = await self._fetch(assembly)
+        read_ahead(checkpoint)
         self._node.enter("loading", "")
         hashing = asyncio.create_task(asyncio.to_thread(assembly.use, checkpoint))
         loaded = await self._unless_stopped(self._client.load(str(checkpoint.absolute())))
         await self._unless_stopped(hashing)
         settings = self._settings
         tls = (settings.tls_certfile, settings.tls_keyfile)
-        ending = Ending(self._stop.set, lambda: os._exit(EXIT_OK))
-        self._closing = Closing()
+        ending = Ending(self._stop.set, lambda: os._exit(EXIT_OK), self._restart)
+        self._closing, self._door = Closing(), Door()
+        self._draining = Draining(self._node, self._door, settings.drain_delay)
+        self._administrator.serves(self._draining, self._door)
         self._api = Serving(
-            assembly.api(self._client, self._observation.request_done, ending, self._closing),
+            assembly.api(self._client, self._observation.request_done, ending, self._closing, self._door),
             bind(settings.host, settings.port, "--port"),
             keep_alive=settings.timeout_keep_alive,
-            grace=DRAIN_SECONDS,
+            grace=math.ceil(settings.shutdown_timeout),
             tls=(tls[0], tls[1]) if tls[0] and tls[1] else None,
             has_lifespan=True,
+            guard=guards(settings)[0],
         )
         await self._api.start()
+        # What was made so far stays: a pass of the collector over it takes tens of milliseconds.
+        gc.freeze()
         self._node.enter("ready", "")
         self._say(
             f"Model loaded in {loaded.seconds:.1f}s ({checkpoint.name}, {loaded.device}, {loaded.dtype})."
@@ -179,25 +247,72 @@ class Front:
 
     def _observe(self, message: FromEngine) -> None:
         self._observation.engine_said(message, self._client)
-        if isinstance(message, LoadFailed) and self._node.phase == "restarting":
+        self._history.observe(message)
+        is_of_no_use = self._node.phase == "restarting" and self._client.model is None
+        if isinstance(message, LoadFailed) and is_of_no_use:
             # What was loaded before the engine died cannot be loaded any more: the node is of no use.
             self._failure = CheckpointError(message.message)
             self._stop.set()
 
+    def _begin_uploads(self, uploads: "Uploader | None") -> None:
+        """Send what is saved to the store, beginning with what an earlier process left."""
+        if uploads is not None:
+            self._uploads = uploads
+            self._node.watch_uploads(uploads.facts)
+            uploads.start()
+
+    async def _end_uploads(self, seconds: float) -> None:
+        """Let what waits be uploaded, at most so long; the next start takes up the rest."""
+        if self._uploads is None:
+            return
+        waiting = self._uploads.facts().files
+        if waiting and seconds > 0:
+            self._say(f"Uploading what waits, {waiting} pictures; a second signal ends at once.")
+        if not await self._uploads.drained(seconds):
+            self._say(f"{self._uploads.facts().files} pictures are uploaded after the next start.")
+        await self._uploads.stop()
+        self._uploads = None
+
+    def _memory_used(self) -> Memory | None:
+        return memory_used(self._client.memory, *self._client.pids)
+
     def _engine_died(self, exit_code: int | None) -> None:
-        reason = f"The engine process ended with code {exit_code}; it is started again."
-        self._say(reason)
-        self._observation.engine_died(reason)
+        self._say(self._observation.engine_died(exit_code, is_serving=self._client.is_serving))
+
+    def _engine_given_up(self, reason: str) -> None:
+        self._failure = CheckpointError(reason)
+        self._stop.set()
+
+    def _restart(self) -> None:
+        self._is_restart = True
+        self._stop.set()
+
+    def _say(self, line: str) -> None:
+        self._logs.add(line)
+        self._print(line)
+
+    def _operators(self) -> list[Route]:
+        """What the maintenance port lets operators do, if there is a key for it."""
+        key = self._settings.admin_key
+        return admin_routes(self._administrator, Keyhole(key.digest), self._logs) if key else []
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal)
+            loop.add_signal_handler(number, self._on_signal, number)
 
-    def _on_signal(self) -> None:
-        if self._stop.is_set():
+    def _on_signal(self, number: int) -> None:
+        if self._stop.is_set() and self._failure is None:
             os._exit(1)
+        self._at_once = number == signal.SIGINT
         self._stop.set()
+
+
+def secrets_of(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+    """What must not be in the log that operators are shown."""
+    named = [value for name, value in environ.items() if _SECRET.search(name)]
+    users = [user.password for user in (*settings.api_auth, *settings.gradio_auth)]
+    return [*named, *users, *settings.model_url]
 
 
 def engine_config(settings: Settings) -> EngineConfig:
@@ -214,4 +329,9 @@ def engine_config(settings: Settings) -> EngineConfig:
         cached_checkpoints=1,
         log_level=settings.log_level,
         approx_dir=str(settings.models_dir / "VAE-approx"),
+        offload=settings.offload,
+        compiled_dir=str(settings.data_dir.absolute() / ".cache" / "compiled") if settings.compile else "",
+        cuda_graphs=settings.cuda_graphs,
+        hang_limit=settings.hang_limit,
+        checks_numbers=not settings.disable_nan_check,
     )

@@ -2,20 +2,102 @@
 
 import asyncio
 import contextlib
+import math
 import socket
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from email.utils import formatdate
 from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.server import ServerState
 
+from sdserver.app.hosts import KnownHosts, known_hosts
+from sdserver.app.limits import LOCAL_PROXIES, ConnectionLimits, Wall, guarded, proxies
+from sdserver.app.wellformed import WellFormed
 from sdserver.errors import SettingsError
+from sdserver.settings.model import LOOPBACK_HOSTS, Settings
 
 BACKLOG = 2048
+KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""Seconds of silence before a connection is probed, between two probes, and how many go unanswered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Whom a port keeps out.
+
+    Attributes:
+        limits: of its connections.
+        proxies: addresses and networks of those whose connections are many clients'.
+        has_proxies: whether they are believed about whom they ask for.
+        is_known_host: whether a `Host` header names this server; None where every name does.
+    """
+
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    proxies: tuple[str, ...] = LOCAL_PROXIES
+    has_proxies: bool = False
+    is_known_host: Callable[[str], bool] | None = None
+
+
+def guards(settings: Settings) -> tuple[Guard, Guard]:
+    """Of the API's port, and of the maintenance port."""
+    limits = ConnectionLimits(settings.max_connections, settings.max_connections_per_address)
+    is_open = not (settings.api_auth or settings.gradio_auth or settings.api_keys)
+
+    def guard(host: str, has_proxies: bool, is_open: bool) -> Guard:
+        is_own = host in LOOPBACK_HOSTS and is_open
+        has_check = is_own or bool(settings.allowed_hosts)
+        is_known = known_hosts(settings.allowed_hosts) if has_check else None
+        return Guard(limits, settings.forwarded_allow_ips, has_proxies, is_known)
+
+    return guard(settings.host, True, is_open), guard(settings.maintenance_host, False, True)
+
+
+class DatedState(ServerState):
+    """Finds the header `Date` when an answer needs it."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._headers: list[tuple[bytes, bytes]] = []
+        super().__init__()
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """What every answer has; the list is not changed."""
+        second = int(time.time())
+        if second != self._second:
+            self._headers = [(b"date", formatdate(second, usegmt=True).encode())]
+            self._second = second
+        return self._headers
+
+    @default_headers.setter
+    def default_headers(self, _headers: list[tuple[bytes, bytes]]) -> None:
+        """Uvicorn begins with none."""
 
 
 class HttpServer(uvicorn.Server):
-    """A uvicorn server that leaves signals to the front: it has two servers and an engine to end."""
+    """A uvicorn server that does nothing while nothing is asked of it.
+
+    Uvicorn's own wakes ten times a second, to see whether it is to end and what time it is. Signals are
+    left to the front, which has two servers and an engine to end.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.server_state = DatedState()
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        """Stop listening, let running requests finish, and return from `serve`."""
+        self.should_exit = True
+        self._ending.set()
+
+    async def main_loop(self) -> None:
+        """Serve until `end`."""
+        await self._ending.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -34,6 +116,11 @@ def bind(host: str, port: int, flag: str) -> socket.socket:
     # keeps its connection waits 40 ms for every answer.
     server = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Clients that vanish without a word are found out; accepted connections have the same options.
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEP_ALIVE.items():
+        if hasattr(socket, name):
+            server.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     try:
         server.bind((host, port))
     except OSError as error:
@@ -53,8 +140,8 @@ def check_free(host: str, port: int, flag: str) -> None:
     bind(host, port, flag).close()
 
 
-DRAIN_SECONDS = 90
-"""How long what was accepted may take when the server ends."""
+LAST_SECONDS = 5
+"""For answers that are being sent when everything else has ended."""
 
 
 class Serving:
@@ -66,6 +153,7 @@ class Serving:
         keep_alive: seconds an idle connection stays open.
         grace: seconds that running requests get when the server ends.
         has_lifespan: whether the application is told when the server ends, after its connections closed.
+        guard: what keeps out too many and too slow ones, and wrong names.
         tls: certificate and key (PEM) for HTTPS, or None.
     """
 
@@ -78,10 +166,17 @@ class Serving:
         grace: int = 5,
         has_lifespan: bool = False,
         tls: tuple[Path, Path] | None = None,
+        guard: Guard | None = None,
     ) -> None:
         certificate, key = tls or (None, None)
+        guard = guard or Guard()
+        self.wall = Wall(guard.limits, proxies(guard.proxies))
         config = uvicorn.Config(
-            app,
+            WellFormed(KnownHosts(app, guard.is_known_host) if guard.is_known_host else app),
+            http=guarded(self.wall),
+            ws="none",
+            proxy_headers=guard.has_proxies,
+            forwarded_allow_ips=list(guard.proxies),
             lifespan="on" if has_lifespan else "off",
             log_config=None,
             access_log=False,
@@ -111,9 +206,20 @@ class Serving:
         if self._task.done():
             self._task.result()
 
-    async def stop(self) -> None:
-        """Stop listening, let running requests finish within the grace, return when all is closed."""
-        self._server.should_exit = True
+    def stop_listening(self) -> None:
+        """Take no more connections; those that stand are served until `stop`."""
+        for server in self._server.servers:
+            server.close()
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Stop listening, let running requests finish within the grace, return when all is closed.
+
+        Args:
+            grace: seconds instead of those given at the start, if it is not None.
+        """
+        if grace is not None:
+            self._server.config.timeout_graceful_shutdown = max(LAST_SECONDS, math.ceil(grace))
+        self._server.end()
         if self._task is not None:
             await self._task
         self._socket.close()

@@ -12,9 +12,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
-from sdserver.engine.messages import BatchRan, Beat, FromEngine, Loaded, MemoryFacts
+from sdserver.engine.messages import BatchRan, Beat, FromEngine, Loaded, MemoryFacts, Mended
+from sdserver.errors import NansException, OutOfMemory
 from sdserver.jobs.events import Cancelled, Failed, Finished, Picture, Progress, Started
+from sdserver.ops.devices import DeviceCollector
 from sdserver.ops.state import NodeFacts
+from sdserver.ops.uploads.facts import UploadFacts
 
 RejectReason = Literal["queue_full", "draining", "not_ready", "deadline", "invalid", "too_large", "auth"]
 CancelReason = Literal["client_gone", "interrupted", "deadline", "shutdown"]
@@ -63,7 +66,37 @@ class Metrics:
         self._received = 0
         self._make_request_metrics()
         self._make_engine_metrics()
+        self._make_upload_metrics()
+        self._uploaded: dict[str, int] = {}
+        self._hash_of: Callable[[str], str] = lambda _checkpoint: ""
+        self._loaded: Loaded | None = None
+        self._devices = DeviceCollector()
+        self._registry.register(self._devices)
         ProcessCollector(registry=self._registry)
+
+    def know_hashes(self, hash_of: Callable[[str], str]) -> None:
+        """Tell the checkpoint's SHA-256 from now on, too.
+
+        Args:
+            hash_of: a checkpoint's path to its SHA-256, empty while it is not known. Must not block.
+        """
+        self._hash_of = hash_of
+
+    def _make_upload_metrics(self) -> None:
+        registry = self._registry
+        self._uploads = Counter(
+            "sdserver_upload",
+            "Tries to upload a saved picture, and pictures that will not be uploaded.",
+            ["result"],
+            registry=registry,
+        )
+        self._spool_files = Gauge("sdserver_upload_spool_files", "Pictures to upload.", registry=registry)
+        self._spool_bytes = Gauge("sdserver_upload_spool_bytes", "Bytes of them.", registry=registry)
+        self._spool_age = Gauge(
+            "sdserver_upload_spool_oldest_seconds",
+            "How long the oldest of them has waited; 0 if none does.",
+            registry=registry,
+        )
 
     def _make_request_metrics(self) -> None:
         registry = self._registry
@@ -122,6 +155,12 @@ class Metrics:
         self._oom = Counter(
             "sdserver_oom", "Times the device's memory did not suffice.", ["recovered"], registry=registry
         )
+        self._nan = Counter(
+            "sdserver_nan",
+            "Times a network's result was not a number.",
+            ["where", "recovered"],
+            registry=registry,
+        )
         self._restarts = Counter(
             "sdserver_worker_restarts", "Engine processes replaced.", ["reason"], registry=registry
         )
@@ -135,7 +174,10 @@ class Metrics:
             "sdserver_model_load_seconds", "The last checkpoint's loading.", ["phase"], registry=registry
         )
         self._model = Gauge(
-            "sdserver_model_info", "The loaded checkpoint.", ["arch", "dtype", "device"], registry=registry
+            "sdserver_model_info",
+            "The loaded checkpoint.",
+            ["sha256", "arch", "dtype", "device"],
+            registry=registry,
         )
 
     def observe(self, message: FromEngine) -> None:
@@ -158,10 +200,13 @@ class Metrics:
                 self._steps_done[job] = step
             case Finished(job, picture):
                 self._note_picture(picture, self._steps_done.pop(job, 0))
-            case Failed(job, error):
+            case Failed(job, error, text):
                 self._steps_done.pop(job, None)
-                if error == "OutOfMemory":
-                    self._oom.labels("no").inc()
+                self._note_failure(error, text)
+            case Mended("oom"):
+                self._oom.labels("yes").inc()
+            case Mended("nan"):
+                self._nan.labels("vae", "yes").inc()
             case Cancelled(job):
                 self._steps_done.pop(job, None)
             case _:
@@ -199,10 +244,12 @@ class Metrics:
         self._restarts.labels(reason).inc()
         self._memory.clear()
         self._model.clear()
+        self._loaded = None
 
     def text(self, node: NodeFacts, load: Load) -> bytes:
         """Everything in Prometheus' text format 0.0.4, with the live values of node and load."""
         self._ready.set(node.phase == "ready")
+        self._devices.show(node.devices)
         self._waiting.set(load.waiting)
         self._running.set(load.running)
         last = self._last_batch
@@ -212,6 +259,10 @@ class Metrics:
             gained = node.download.received - self._received
             self._download.inc(gained if gained >= 0 else node.download.received)
             self._received = node.download.received
+        if self._loaded is not None:
+            self._tell_model(self._loaded)
+        if node.uploads is not None:
+            self._note_uploads(node.uploads)
         return generate_latest(self._registry)
 
     def _note_memory(self, memory: MemoryFacts) -> None:
@@ -226,9 +277,27 @@ class Metrics:
                 self._memory.labels(kind).set(count)
 
     def _note_model(self, model: Loaded) -> None:
-        self._model.clear()
-        self._model.labels(model.family, model.dtype, model.device).set(1)
+        self._loaded = model
         self._load_seconds.labels("total").set(model.seconds)
+
+    def _tell_model(self, model: Loaded) -> None:
+        self._model.clear()
+        digest = self._hash_of(model.checkpoint)
+        self._model.labels(digest, model.family, model.dtype, model.device).set(1)
+
+    def _note_failure(self, error: str, text: str) -> None:
+        if error == OutOfMemory.__name__:
+            self._oom.labels("no").inc()
+        elif error == NansException.__name__:
+            self._nan.labels("unet" if "unet" in text.lower() else "vae", "no").inc()
+
+    def _note_uploads(self, uploads: UploadFacts) -> None:
+        self._spool_files.set(uploads.files)
+        self._spool_bytes.set(uploads.bytes)
+        self._spool_age.set(uploads.oldest_seconds)
+        for result, count in uploads.results.items():
+            self._uploads.labels(result).inc(count - self._uploaded.get(result, 0))
+        self._uploaded = dict(uploads.results)
 
     def _note_picture(self, picture: Picture, steps: int) -> None:
         self._images.inc()

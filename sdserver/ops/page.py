@@ -58,8 +58,12 @@ def _rows(facts: NodeFacts, load: Load) -> list[tuple[str, str]]:
     if facts.model is not None:
         model = facts.model
         rows.append(("Model", f"{PurePath(model.checkpoint).name} ({model.family})"))
-        rows.append(("Device", f"{model.device}, {model.dtype}, loaded in {model.seconds:.1f} s"))
+        threads = "" if model.threads is None else f" ({model.threads} threads)"
+        rows.append(("Device", f"{model.device}{threads}, {model.dtype}, loaded in {model.seconds:.1f} s"))
     rows.append(("Queue", f"{load.running} running, {load.waiting} waiting"))
+    if facts.uploads is not None:
+        waiting, error = facts.uploads.files, facts.uploads.error
+        rows.append(("Uploads", f"{waiting} waiting" + (f": {error}" if error else "")))
     rows.append(("Up for", duration(facts.uptime)))
     rows.append(("Engine restarts", str(facts.restarts)))
     if facts.errors:

@@ -11,7 +11,7 @@ nodes when none is healthy (AWS ALB) would flood exactly the busy ones. Those wh
 
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import PurePath
 
@@ -22,14 +22,15 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sdserver.ops.devices import device_fields
 from sdserver.ops.metrics import Load, Metrics
 from sdserver.ops.page import PAGE_POLICY, page
 from sdserver.ops.state import Node, NodeFacts
 
 # What a client is told to wait while the node gets ready, in seconds.
 SHORTEST_WAIT, LONGEST_WAIT = 1, 60
-# A cold first batch on a slow device runs for minutes without a beat in between.
-BEAT_LIMIT = 600.0
+# Longer than the longest call that the engine announces: one that hangs is ended and started again before.
+BEAT_LIMIT = 4000.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 HEADERS = (
@@ -42,7 +43,13 @@ NO_CONTENT_POLICY = (b"content-security-policy", b"default-src 'none'; frame-anc
 Fields = dict[str, object]
 
 
-def maintenance_app(node: Node, metrics: Metrics, load: Load, beat_limit: float = BEAT_LIMIT) -> Starlette:
+def maintenance_app(
+    node: Node,
+    metrics: Metrics,
+    load: Load,
+    beat_limit: float = BEAT_LIMIT,
+    operators: Sequence[Route] = (),
+) -> Starlette:
     """The maintenance port as an ASGI application.
 
     Args:
@@ -50,6 +57,7 @@ def maintenance_app(node: Node, metrics: Metrics, load: Load, beat_limit: float 
         metrics: what `/metrics` tells.
         load: how busy the engine is.
         beat_limit: seconds of the engine's silence, while it should speak, until `/live` says 503.
+        operators: routes of `ops.admin`, for those who have the key.
     """
     answers = _Answers(node, metrics, load, beat_limit)
     routes: dict[Callable[[Request], Response], tuple[str, ...]] = {
@@ -64,9 +72,12 @@ def maintenance_app(node: Node, metrics: Metrics, load: Load, beat_limit: float 
     }
     app = Starlette(
         routes=[
-            Route(path, _on_the_loop(answer), methods=["GET"])
-            for answer, paths in routes.items()
-            for path in paths
+            *(
+                Route(path, _on_the_loop(answer), methods=["GET"])
+                for answer, paths in routes.items()
+                for path in paths
+            ),
+            *operators,
         ],
         exception_handlers={HTTPException: _refuse, Exception: _broken},
     )
@@ -111,6 +122,7 @@ class _Answers:
         return _json({"live": True, "state": facts.phase})
 
     def ready(self, request: Request) -> Response:
+        self._node.probed()
         facts = self._node.facts()
         queue = self._queue()
         if facts.phase != "ready":
@@ -123,6 +135,7 @@ class _Answers:
         return _json({"ready": True, "state": "ready", "queue": queue})
 
     def health(self, _: Request) -> Response:
+        self._node.probed()
         facts = self._node.facts()
         if facts.phase == "ready":
             return _json({"status": "ok"})
@@ -162,11 +175,15 @@ class _Answers:
                 "family": model.family,
                 "device": model.device,
                 "dtype": model.dtype,
+                "threads": model.threads,
                 "load_s": model.seconds,
             },
             "memory": None if facts.memory is None else asdict(facts.memory),
             "queue": self._queue(),
             "download": _download(facts),
+            "uploads": _uploads(facts),
+            "devices": [device_fields(device) for device in facts.devices],
+            "degraded": facts.phase == "ready" and any(one.state != "ready" for one in facts.devices),
             "engine": {"restarts": facts.restarts, "beat_age_s": facts.beat_age},
             "history": [{"state": c.phase, "reason": c.reason, "age_s": c.age} for c in facts.history],
             "errors": [{"error": e.error, "id": e.id, "age_s": e.age} for e in facts.errors],
@@ -259,6 +276,22 @@ def _download(facts: NodeFacts) -> Fields | None:
         "bytes_total": progress.total,
         "bytes_per_s": progress.speed,
         "eta_s": progress.eta,
+    }
+
+
+def _uploads(facts: NodeFacts) -> Fields | None:
+    uploads = facts.uploads
+    if uploads is None:
+        return None
+    return {
+        "to": uploads.target,
+        "files": uploads.files,
+        "bytes": uploads.bytes,
+        "oldest_s": uploads.oldest_seconds,
+        "results": dict(uploads.results),
+        "error": uploads.error,
+        "error_age_s": uploads.error_age if uploads.error else None,
+        "next_try_s": uploads.pause,
     }
 
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from sdserver.engine.member import DeviceFacts
 from sdserver.engine.messages import Beat, FromEngine, Loaded, LoadFailed, MemoryFacts
 from sdserver.jobs.events import Failed
 from sdserver.ops.downloads.progress import DownloadProgress
+from sdserver.ops.uploads.facts import UploadFacts
 
 Phase = Literal["starting", "downloading", "loading", "ready", "draining", "restarting", "failed"]
 
@@ -69,6 +71,8 @@ class NodeFacts:
         restarts: of the engine process, since the node started.
         errors: the last ones, oldest first.
         beat_age: since the engine was last heard, None before that.
+        uploads: of saved pictures, None where none are uploaded.
+        devices: each one's engine.
     """
 
     version: str
@@ -84,6 +88,8 @@ class NodeFacts:
     restarts: int
     errors: tuple[SeenError, ...]
     beat_age: float | None
+    uploads: UploadFacts | None = None
+    devices: tuple[DeviceFacts, ...] = ()
 
 
 class Node:
@@ -106,6 +112,18 @@ class Node:
         self._restarts = 0
         self._errors: deque[tuple[str, str, float]] = deque(maxlen=ERRORS)
         self._beat: float | None = None
+        self._uploads: Callable[[], UploadFacts] | None = None
+        self._devices: Callable[[], tuple[DeviceFacts, ...]] | None = None
+        self._probed_at: float | None = None
+
+    @property
+    def probed_at(self) -> float | None:
+        """When somebody last asked whether requests may be sent, by the node's clock; None for never."""
+        return self._probed_at
+
+    def probed(self) -> None:
+        """Somebody asks whether requests may be sent."""
+        self._probed_at = self._clock()
 
     @property
     def phase(self) -> Phase:
@@ -136,6 +154,22 @@ class Node:
         self._started = self._started or phase == "ready"
         return True
 
+    def take_back(self) -> bool:
+        """Serve again after draining; whether the node was draining."""
+        if self.phase != "draining":
+            return False
+        phase: Phase = "ready" if self._model is not None else "restarting"
+        self._history = (*self._history[1 - HISTORY :], (phase, "Draining was taken back.", self._clock()))
+        return True
+
+    def watch_uploads(self, uploads: Callable[[], UploadFacts]) -> None:
+        """Tell from now on how the uploads of saved pictures go, too."""
+        self._uploads = uploads
+
+    def watch_devices(self, devices: Callable[[], tuple[DeviceFacts, ...]]) -> None:
+        """Tell from now on how each device's engine is, too."""
+        self._devices = devices
+
     def progressed(self, progress: DownloadProgress) -> None:
         """Note how far a download is. Any thread may call this."""
         self._download = progress
@@ -148,17 +182,26 @@ class Node:
                 self._model = message
             case Beat(memory=memory):
                 self._memory = memory
-            case LoadFailed(error=error):
-                self._model = None
+            case LoadFailed(checkpoint=checkpoint, error=error):
+                # Another checkpoint than the one that serves: that one goes on serving.
+                if self._model is not None and self._model.checkpoint == checkpoint:
+                    self._model = None
                 self._note(error, "")
             case Failed(job=job, error=error):
                 self._note(error, job)
             case _:
                 pass
 
-    def engine_restarted(self, reason: str) -> None:
-        """The engine process died and another is started: what it held is gone."""
+    def engine_restarted(self, reason: str, *, is_serving: bool = False) -> None:
+        """An engine process died and another is started: what it held is gone.
+
+        Args:
+            reason: why, for people.
+            is_serving: whether another engine takes jobs meanwhile, so that the node stays as it is.
+        """
         self._restarts += 1
+        if is_serving:
+            return
         self._model = self._memory = self._beat = None
         self.enter("restarting", reason)
 
@@ -180,6 +223,8 @@ class Node:
             restarts=self._restarts,
             errors=tuple(SeenError(error, job, now - at) for error, job, at in tuple(self._errors)),
             beat_age=None if beat is None else now - beat,
+            uploads=None if self._uploads is None else self._uploads(),
+            devices=() if self._devices is None else self._devices(),
         )
 
     def _note(self, error: str, job: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sdserver.engine.messages import BatchRan, Beat, FromEngine, Loaded, MemoryFacts
+from sdserver.engine.messages import BatchRan, Beat, FromEngine, Loaded, MemoryFacts, Mended
 from sdserver.jobs.events import Cancelled, Failed, Finished, Picture, Progress, Started
 from sdserver.ops.downloads.progress import DownloadProgress
 from sdserver.ops.metrics import MAX_ROUTES, Metrics
@@ -98,6 +98,10 @@ def test_jobs(bench: Bench) -> None:
         Progress("b", 3, 20),
         Failed("b", "OutOfMemory", "a prompt"),
         Failed("c", "EngineFailure", "a prompt"),
+        Failed("e", "NansException", "The UNet's result is not a number."),
+        Failed("f", "NansException", "The networks' result is not a number."),
+        Mended("oom"),
+        Mended("nan"),
         Started("d"),
         Cancelled("d"),
     )
@@ -106,6 +110,10 @@ def test_jobs(bench: Bench) -> None:
     assert found["sdserver_images_total"] == 1
     assert found["sdserver_megapixel_steps_total"] == pytest.approx(512 * 1024 * 20 / 1e6)
     assert found["sdserver_oom_total recovered=no"] == 1
+    assert found["sdserver_oom_total recovered=yes"] == 1
+    assert found["sdserver_nan_total recovered=no where=unet"] == 1
+    assert found["sdserver_nan_total recovered=no where=vae"] == 1
+    assert found["sdserver_nan_total recovered=yes where=vae"] == 1
     assert bench.metrics._steps_done == {}
 
 
@@ -142,7 +150,10 @@ def test_the_model_and_its_memory(bench: Bench) -> None:
     bench.observe(Beat(MemoryFacts(10, 20, None, 5), 0, 0))
     found = bench.samples()
     infos = [name for name in found if name.startswith("sdserver_model_info")]
-    assert infos == ["sdserver_model_info arch=sdxl device=cuda:0 dtype=bfloat16"]
+    assert infos == ["sdserver_model_info arch=sdxl device=cuda:0 dtype=bfloat16 sha256="]
+    bench.metrics.know_hashes({"/secret/two.safetensors": "ab12"}.__getitem__)
+    infos = [name for name in bench.samples() if name.startswith("sdserver_model_info")]
+    assert infos == ["sdserver_model_info arch=sdxl device=cuda:0 dtype=bfloat16 sha256=ab12"]
     assert found["sdserver_model_load_seconds phase=total"] == 7.0
     memory = {n.partition("=")[2]: v for n, v in found.items() if "gpu_memory" in n}
     assert memory == {"free": 10, "total": 20, "reserved": 5}

@@ -202,6 +202,13 @@ def test_metrics(port: Port) -> None:
     assert "sdserver_requests_waiting 3.0" in answer.text
 
 
+def test_a_processors_threads_are_told(port: Port) -> None:
+    port.reach("ready")
+    port.node.observe(Loaded("/m.safetensors", "sd1", "cpu", "float32", 1.0, threads=2))
+    assert port.json("/status")["model"]["threads"] == 2
+    assert "cpu (2 threads), float32" in port.ask("/", accept="text/html").text
+
+
 def test_status(port: Port) -> None:
     port.reach("ready")
     port.node.observe(Loaded("/home/joe/models/m.safetensors", "sd1", "cuda:0", "float16", 3.25))
@@ -216,6 +223,7 @@ def test_status(port: Port) -> None:
         "family": "sd1",
         "device": "cuda:0",
         "dtype": "float16",
+        "threads": None,
         "load_s": 3.25,
     }
     assert status["memory"] == {

@@ -94,8 +94,10 @@ def test_what_the_engine_says(node: Node, clock: Clock) -> None:
     assert (facts.model, facts.memory, facts.beat_age) == (LOADED, MEMORY, 1.0)
     assert facts.phase == "starting"  # the front decides about phases
     node.observe(LoadFailed("/m", "UnreadableCheckpoint", "It is damaged."))
+    assert node.facts().model == LOADED, "another one could not be loaded: this one goes on serving"
+    node.observe(LoadFailed(LOADED.checkpoint, "UnreadableCheckpoint", "It is damaged."))
     assert node.facts().model is None
-    assert [(e.error, e.id) for e in node.facts().errors] == [("UnreadableCheckpoint", "")]
+    assert [(e.error, e.id) for e in node.facts().errors] == 2 * [("UnreadableCheckpoint", "")]
 
 
 def test_errors_quote_no_prompt(node: Node) -> None:

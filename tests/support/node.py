@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,9 +60,12 @@ class Node:
     Args:
         data_dir: holds models, outputs, and the process's output.
         flags: beside the ports and folders.
+        environ: variables beside the usual ones.
     """
 
-    def __init__(self, data_dir: Path, flags: Sequence[str]) -> None:
+    def __init__(
+        self, data_dir: Path, flags: Sequence[str], environ: Mapping[str, str] | None = None
+    ) -> None:
         self.data_dir = data_dir
         self.port, self.maintenance_port = free_ports(2)
         self._children: set[Child] = set()
@@ -74,6 +77,7 @@ class Node:
         ]
         kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         env = kept | {"PYTHONPATH": str(ROOT), "HOME": str(data_dir), "OMP_NUM_THREADS": "1"}
+        env |= environ or {}
         with self._output.open("w") as output, self._errors.open("w") as errors:
             self.process = subprocess.Popen(
                 command, cwd=data_dir, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=errors
@@ -196,9 +200,9 @@ class Node:
 
 
 @contextmanager
-def running(data_dir: Path, *flags: str) -> Iterator[Node]:
+def running(data_dir: Path, *flags: str, environ: Mapping[str, str] | None = None) -> Iterator[Node]:
     """A node, ended with the block if it has not ended itself."""
-    node = Node(data_dir, flags)
+    node = Node(data_dir, flags, environ)
     try:
         yield node
     finally:

@@ -1,0 +1,1 @@
+"""Saved pictures sent to an object store, in the background."""
