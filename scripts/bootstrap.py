@@ -1,7 +1,8 @@
 """Makes the virtual environment beside start.sh, and starts the server in it.
 
     bootstrap.py serve [FLAG...]      install what is missing, then become `python -m sdserver FLAG...`
-    bootstrap.py install [EXTRA...]   install only; EXTRA is a list of pyproject.toml: cuda, dev
+    bootstrap.py install [EXTRA...]   install only; EXTRA is a list of pyproject.toml: cuda, codeformer,
+                                      upload, dev
 
 Runs on the standard library of Python 3.11 or newer, outside the environment that it makes.
 
@@ -31,8 +32,8 @@ LOCK = ROOT / ".venv.lock"
 CONSTRAINTS = ROOT / "constraints.txt"
 CORE = "core"
 # Installed without their dependencies: of k-diffusion tests load one file, which needs torch alone, and
-# spandrel is used without torchvision.
-ALONE = ("k-diffusion", "spandrel")
+# spandrel and its extra are used without torchvision.
+ALONE = ("k-diffusion", "spandrel", "spandrel_extra_arches")
 
 
 class InstallError(Exception):
