@@ -10,15 +10,18 @@ from fastapi import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.types import Receive
 
+from sdserver.api.admission import KEY_HEADER
+from sdserver.api.deadline import deadline_of
+from sdserver.api.deadline import left as seconds_left
 from sdserver.api.entry import Entry, EntryKind, Result
 from sdserver.api.middleware import TASK_SCOPE
 from sdserver.api.requests import Img2ImgRequest, Request
 from sdserver.api.services import Services
 from sdserver.api.work import Work
-from sdserver.errors import QueueFull
 
-KEY_HEADER = "Idempotency-Key"
-BUSY_SECONDS = 10
+OPENED_SCOPE = "sdserver.opened"
+"""The scope's key that says that its request began the work, and joined none."""
+TIME_IS_UP = "The request took longer than it may: --request-timeout or X-Request-Timeout."
 SMALL_BYTES = 2 * 10**6
 """An answer that takes less is written on the event loop, in well under a millisecond."""
 
@@ -70,33 +73,39 @@ def begin_work(
         content: what a repeated request must have in common with the first; None for the body.
 
     Raises:
-        InvalidField: the id or the idempotency key is no use.
+        InvalidField: the id, the idempotency key or the deadline is no use.
         TaskExists: an unfinished request has that id.
-        QueueFull: too many requests are unfinished.
+        QueueFull: too many requests are unfinished, or hold too much memory.
         NotReady: the server is about to end.
     """
-    board = services.board
+    board, room = services.board, services.room
+    _check_time(services, http)
     key = http.headers.get(KEY_HEADER, "")
     fingerprint = _fingerprint(http, content) if key else ""
     entry = board.replayed(key, fingerprint) if key else None
     if entry is None:
         services.config.door.enter()
-        _check_room(services)
+        room.check()
+        size = len(getattr(http, "_body", b""))
         now = datetime.now().astimezone()
         entry = board.open(kind, wanted_id, now)
         entry.is_kept = is_kept or bool(key)
         if key:
             board.remember(key, fingerprint, entry)
-        board.run(entry, make(Work(services, entry, now)))
-    http.scope[TASK_SCOPE] = entry.id
+        # Its bytes are held as they came by who reads them, and as what they say by the work.
+        entry.held = 2 * size
+        room.take(size, size)
+        task = board.run(entry, make(Work(services, entry, now)))
+        task.add_done_callback(lambda _: room.give(size))
+        http.scope[OPENED_SCOPE] = True
+    http.scope[TASK_SCOPE] = entry
     return entry
 
 
-def _check_room(services: Services) -> None:
-    """See that not too many requests are unfinished: some have not come as far as the engine's queue."""
-    unfinished = len(services.board.active())
-    if unfinished >= services.config.max_unfinished:
-        raise QueueFull(f"{unfinished} requests are unfinished; try again in {BUSY_SECONDS} s.", BUSY_SECONDS)
+def _check_time(services: Services, http: HttpRequest) -> None:
+    """See that there is time left for the request, whose body may have come slowly."""
+    if seconds_left(deadline_of(http.scope, services.config.request_timeout)) == 0:
+        raise HTTPException(504, TIME_IS_UP)
 
 
 def _fingerprint(http: HttpRequest, content: bytes | None) -> str:
@@ -104,15 +113,16 @@ def _fingerprint(http: HttpRequest, content: bytes | None) -> str:
     return hashlib.sha256(http.url.path.encode() + b"\0" + body).hexdigest()
 
 
-async def result_or_left(services: Services, entry: Entry, receive: Receive) -> Result | None:
+async def result_or_left(services: Services, entry: Entry, http: HttpRequest) -> Result | None:
     """The entry's result, or None if its client left and it was dropped.
 
     Args:
         services: say how long a request may take.
         entry: just begun, or joined.
-        receive: of the client's connection, its body read.
+        http: the request; its body was read.
 
     Raises:
+        InvalidField: the client's deadline makes no sense.
         HTTPException: 504, time is up; 410, somebody cancelled it.
         SdServerError: its work failed.
     """
@@ -122,17 +132,19 @@ async def result_or_left(services: Services, entry: Entry, receive: Receive) -> 
         if result is None:
             raise HTTPException(410, "The request's result is not kept any more.")
         return result
-    left: asyncio.Future[None] = asyncio.ensure_future(_left(receive))
+    deadline = deadline_of(http.scope, services.config.request_timeout)
+    left: asyncio.Future[None] = asyncio.ensure_future(_left(http.receive))
     either: tuple[asyncio.Future[Any], ...] = (task, left)
-    limit = services.config.request_timeout
     try:
-        async with asyncio.timeout(limit or None):
+        async with asyncio.timeout(seconds_left(deadline)):
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if task.done() or services.config.finish_on_disconnect:
                 await asyncio.wait({task})
     except TimeoutError:
-        entry.stop("drop")
-        raise HTTPException(504, f"The request took longer than {limit:g} seconds.") from None
+        # Who began it may wait longer than who joined.
+        if OPENED_SCOPE in http.scope:
+            entry.stop("drop")
+        raise HTTPException(504, TIME_IS_UP) from None
     except asyncio.CancelledError:
         _give_up(entry)
         raise

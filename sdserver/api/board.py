@@ -102,6 +102,10 @@ class Board:
             raise InvalidField("Idempotency-Key", message)
         return entry
 
+    def knows(self, key: str) -> bool:
+        """Whether a request came with this idempotency key lately."""
+        return key in self._keys
+
     def remember(self, key: str, fingerprint: str, entry: Entry) -> None:
         """Let requests that repeat the key join the entry."""
         entry.key = key
@@ -166,13 +170,27 @@ class Board:
 
     @property
     def waiting(self) -> tuple[Entry, ...]:
-        """Those that have not begun, oldest first."""
+        """Those that have not begun, the next one first."""
         return tuple(entry for entry in self._unfinished if entry.state == "queued")
 
     def place(self, entry: Entry) -> int:
         """Its place among those that wait, from 1; 0 if it has begun."""
         waiting = self.waiting
         return waiting.index(entry) + 1 if entry in waiting else 0
+
+    def move(self, entry: Entry, to: int) -> None:
+        """Give one of those that wait another place among them.
+
+        Args:
+            entry: one that waits.
+            to: its place, from 1; beyond the last it is the last.
+        """
+        waiting = [one for one in self.waiting if one is not entry]
+        waiting.insert(to - 1, entry)
+        begun = [one for one in self._unfinished if one.state != "queued"]
+        self._unfinished = dict.fromkeys([*begun, *waiting])
+        for one in waiting:
+            one.place_changed()
 
     def follow(self, task: "asyncio.Task[None]") -> None:
         """Have `drained` wait for what comes after a request's end, too."""

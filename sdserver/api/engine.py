@@ -61,6 +61,8 @@ class Engine(Protocol):
     def model(self) -> Loaded | None: ...
     @property
     def memory(self) -> MemoryFacts | None: ...
+    @property
+    def eta_seconds(self) -> float: ...
 
     def submit(
         self,
@@ -75,6 +77,10 @@ class Engine(Protocol):
         Raises:
             Refused: nothing was accepted.
         """
+        ...
+
+    def arrange(self, request_ids: Sequence[str]) -> None:
+        """Have requests that wait begin in this order; those that do not wait are ignored."""
         ...
 
     def active(self) -> Sequence[Ticket]:

@@ -78,6 +78,7 @@ class Entry:
         outcome: of the work; None before it runs and when it is over.
         failure: why it failed.
         is_kept: whether its result is kept for those who ask later.
+        held: bytes that its body takes while it is unfinished.
         key: its idempotency key, empty if it has none.
         is_accepted: whether the engine took its first part.
         preview_file: the preview that was shown last, with what it was made from.
@@ -109,6 +110,7 @@ class Entry:
         self.textinfo: str | None = None
         self.failure: Failure | None = None
         self.is_kept = False
+        self.held = 0
         self.key = ""
         self.is_accepted = False
         self.preview_file: tuple[tuple[object, ...], Encoded] | None = None
@@ -231,11 +233,21 @@ class Entry:
         self._touch()
 
     @property
+    def waited(self) -> float:
+        """Seconds from its arrival until its first job began, or until now or its end."""
+        until = self.began or self.ended
+        return max(0.0, (self._clock() if until is None else until) - self.created)
+
+    @property
     def elapsed(self) -> float:
         """Seconds since its first job began, until now or its end; 0 before."""
         if self.began is None:
             return 0.0
         return max(0.0, (self._clock() if self.ended is None else self.ended) - self.began)
+
+    def place_changed(self) -> None:
+        """Its place among those that wait is another."""
+        self._touch()
 
     async def over(self) -> None:
         """Wait until it has ended."""

@@ -70,6 +70,24 @@ def check_limits(request: Request, limits: Limits) -> None:
     for field, value in request:
         if isinstance(value, int):
             _between(field, value, *_WHOLE)
+    _check_work(request, images, limits)
+
+
+def _check_work(request: Request, images: int, limits: Limits) -> None:
+    """See that pixels times steps, over all pictures and both passes, are not too many."""
+    if not limits.max_work:
+        return
+    work = request.width * request.height * request.steps
+    if isinstance(request, Txt2ImgRequest) and request.enable_hr:
+        width = request.hr_resize_x or int(request.width * request.hr_scale)
+        height = request.hr_resize_y or int(request.height * request.hr_scale)
+        work += width * height * (request.hr_second_pass_steps or request.steps)
+    if work * images > limits.max_work:
+        message = (
+            "The request is too much work: width times height times steps, over all pictures, must be at "
+            f"most {limits.max_work:,}."
+        )
+        raise InvalidField("steps", message)
 
 
 def check_strength(strength: float, *, is_exact: bool) -> None:

@@ -1,28 +1,34 @@
 """Pure ASGI middleware: starlette's BaseHTTPMiddleware would hide that a client has left."""
 
-import re
+import logging
 import time
-import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sdserver.api.admission import ROUTE_SCOPE
+from sdserver.api.auth.origin import is_own_page
+from sdserver.api.correlation import REQUEST_ID, request_id_of, trace_of
+from sdserver.api.deadline import ARRIVED_SCOPE
 from sdserver.api.errors import JsonResponse, four_keys, response_of
 from sdserver.errors import BodyTooLarge
+
+access_log = logging.getLogger("sdserver.access")
 
 OnRequest = Callable[[str, int, float], None]
 
 UNMATCHED = "unmatched"
 CLIENT_LEFT = 499
 TASK_SCOPE = "sdserver.task"
-"""The scope's key of the id under which a request is known on the board."""
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+"""The scope's key of a request's entry on the board."""
+LONGEST_LOGGED = 500
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Observe:
-    """Adds X-Process-Time, X-Request-Id and, of a request on the board, X-Task-Id; reports every request.
+    """Adds X-Process-Time and X-Request-Id, on the board also X-Task-Id and X-Queue-Time; reports requests.
 
     Args:
         on_request: told the route's template (`page` for the page's files, `unmatched` for unknown paths),
@@ -37,28 +43,72 @@ class Observe:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = time.perf_counter()
-        status = CLIENT_LEFT
-        wanted = Headers(scope=scope).get("x-request-id", "")
-        request_id = wanted if _REQUEST_ID.fullmatch(wanted) else uuid.uuid4().hex
+        began = scope[ARRIVED_SCOPE] = time.monotonic()
+        headers = Headers(scope=scope)
+        traceparent = headers.get("traceparent", "")
+        request_id = request_id_of(headers.get("x-request-id", ""), traceparent)
+        token = REQUEST_ID.set(request_id)
+        seen = Seen(trace_of(traceparent))
 
         async def send_observed(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Process-Time"] = str(round(time.perf_counter() - began, 4))
-                headers["X-Request-Id"] = request_id
-                if TASK_SCOPE in scope:
-                    headers["X-Task-Id"] = scope[TASK_SCOPE]
+                seen.status = message["status"]
+                answered = MutableHeaders(scope=message)
+                answered["X-Process-Time"] = str(round(time.monotonic() - began, 4))
+                answered["X-Request-Id"] = request_id
+                entry = scope.get(TASK_SCOPE)
+                if entry is not None:
+                    answered["X-Task-Id"] = entry.id
+                    answered["X-Queue-Time"] = str(round(entry.waited, 4))
+            seen.sent += len(message.get("body", b""))
             await send(message)
 
         try:
             await self._app(scope, receive, send_observed)
         finally:
+            seconds = time.monotonic() - began
             matched = "page" if "endpoint" in scope else UNMATCHED
-            route = getattr(scope.get("route"), "path", matched)
-            self._on_request(route, status, time.perf_counter() - began)
+            route = str(scope.get(ROUTE_SCOPE) or getattr(scope.get("route"), "path", matched))
+            self._on_request(route, seen.status, seconds)
+            if access_log.isEnabledFor(logging.INFO):
+                _log(scope, seen, route, seconds)
+            REQUEST_ID.reset(token)
+
+
+@dataclass(slots=True)
+class Seen:
+    """What was seen of a request.
+
+    Attributes:
+        trace: the id of its trace, empty for none.
+        status: of its answer.
+        sent: bytes of its answer's body.
+    """
+
+    trace: str
+    status: int = CLIENT_LEFT
+    sent: int = 0
+
+
+def _log(scope: Scope, seen: Seen, route: str, seconds: float) -> None:
+    """A line for people, and the same as fields. Queries and headers may hold secrets: neither is named."""
+    method, path, client = scope["method"], str(scope["path"])[:LONGEST_LOGGED], scope.get("client")
+    visitor, entry = scope.get("sdserver.visitor"), scope.get(TASK_SCOPE)
+    fields = {
+        "method": method,
+        "path": path,
+        "route": route,
+        "status": seen.status,
+        "seconds": round(seconds, 4),
+        "bytes_sent": seen.sent,
+        "client": client[0] if client else None,
+        "user": getattr(visitor, "user", None),
+        "trace_id": seen.trace or None,
+        "task": entry.id if entry else None,
+        "queue_seconds": round(entry.waited, 4) if entry else None,
+    }
+    told = {name: value for name, value in fields.items() if value is not None}
+    access_log.info("%s %s %d in %.3f s", method, path, seen.status, seconds, extra={"fields": told})
 
 
 class LimitBody:
@@ -112,10 +162,10 @@ class LimitBody:
 
 
 class RefuseForeignPages:
-    """Refuses what a page of another site makes a browser send, unless CORS allows that page.
+    """Refuses what a page of another origin makes a browser send, unless CORS allows that page.
 
-    A browser asks first before it sends JSON to another site, but not where the request has no
-    Content-Type, and such requests must be served here. `Sec-Fetch-Site` is set by browsers alone.
+    A browser asks first before it sends JSON elsewhere, but not where the request has no Content-Type,
+    and such requests must be served here. Programs that are no browsers name no origin.
 
     Args:
         is_allowed: whether an origin's pages may call the API.
@@ -128,9 +178,11 @@ class RefuseForeignPages:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] not in _SAFE_METHODS:
             headers = Headers(scope=scope)
-            foreign = headers.get("sec-fetch-site") == "cross-site"
-            if foreign and not self._is_allowed(headers.get("origin", "")):
-                message = "Pages of this origin may not call the API; --cors-allow-origins allows them."
+            if not is_own_page("POST", headers) and not self._is_allowed(headers.get("origin", "")):
+                message = (
+                    "Pages of this origin may not call the API; --cors-allow-origins allows them. A proxy "
+                    "must pass on the Host that it was asked for."
+                )
                 await JsonResponse(four_keys("HTTPException", message), 403)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

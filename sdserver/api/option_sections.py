@@ -77,6 +77,17 @@ def sections_of(keys: Iterable[str]) -> dict[str, frozenset[str]]:
     return found
 
 
+def titles_of(keys: Iterable[str]) -> dict[str, str]:
+    """Each option's section, by its name; arguments as of `sections_of`."""
+    begins = {first: name for first, _, name in SECTIONS}
+    found: dict[str, str] = {}
+    current = ""
+    for key in keys:
+        current = begins.get(key, current)
+        found[key] = current
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Freeze:
     """Options that clients may not change.

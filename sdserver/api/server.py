@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from sdserver.api import errors
 from sdserver.api.addresses import Addresses
+from sdserver.api.admission import Admit
 from sdserver.api.auth.gate import Gate
 from sdserver.api.auth.middleware import RequireLogin
 from sdserver.api.board import Board
@@ -22,8 +23,10 @@ from sdserver.api.options import Options
 from sdserver.api.outbound import Outbound
 from sdserver.api.paths import BelowPrefix
 from sdserver.api.progress import Progress
+from sdserver.api.room import Room
 from sdserver.api.routes.cards import card_routes
 from sdserver.api.routes.control import ending_routes, memory_routes
+from sdserver.api.routes.downloads import download_routes
 from sdserver.api.routes.extras import extras_routes
 from sdserver.api.routes.gallery import gallery_routes
 from sdserver.api.routes.generation import generation_routes
@@ -31,15 +34,19 @@ from sdserver.api.routes.interrogate import interrogate_routes
 from sdserver.api.routes.jobs import event_routes, job_routes
 from sdserver.api.routes.lists import list_routes
 from sdserver.api.routes.login import login_routes
+from sdserver.api.routes.model_files import model_file_routes
 from sdserver.api.routes.networks import network_routes
 from sdserver.api.routes.openai import openai_routes
+from sdserver.api.routes.options_facts import option_fact_routes
 from sdserver.api.routes.pictures import picture_routes
 from sdserver.api.routes.probes import probe_routes
 from sdserver.api.routes.report import report_routes
 from sdserver.api.routes.scripts import script_routes
 from sdserver.api.routes.state import state_routes
+from sdserver.api.routes.status import status_routes
 from sdserver.api.routes.system import system_routes
 from sdserver.api.routes.tasks import task_routes
+from sdserver.api.routes.tokens import token_routes
 from sdserver.api.routes.training import training_routes
 from sdserver.api.services import Services
 from sdserver.catalog.networks import Networks
@@ -70,15 +77,22 @@ def create_app(
     workers = ThreadPoolExecutor(config.encoders, thread_name_prefix="api-worker")
     board = Board(config.job_results_bytes, config.job_results_seconds)
     config.closing.then(board.close)
-    saver = Saver(config.data_dir, keeps_history=config.keeps_history)
+    config.door.requests = board
+    saver = Saver(config.data_dir, keeps_history=config.keeps_history, on_saved=config.on_saved)
     outbound = Outbound(max_bytes=config.max_body_bytes) if config.image_urls else None
     addresses = Addresses(outbound, options, config.max_body_bytes)
+    room = Room(
+        lambda: len(board.active()),
+        config.max_unfinished,
+        config.max_pending_bytes,
+        lambda: engine.eta_seconds,
+    )
     services = Services(
-        config, engine, catalog, networks, options, board, Progress(board), saver, workers, addresses
+        config, engine, catalog, networks, options, board, Progress(board), saver, workers, addresses, room
     )
     gate = Gate(config.users, config.api_keys)
     app = _application(config, services, gate, pages)
-    return _wrapped(app, config, gate, on_request)
+    return _wrapped(app, services, gate, on_request)
 
 
 def _application(config: ApiConfig, services: Services, gate: Gate, pages: Sequence[BaseRoute]) -> FastAPI:
@@ -105,6 +119,8 @@ def _application(config: ApiConfig, services: Services, gate: Gate, pages: Seque
         extras_routes(services),
         job_routes(services),
         event_routes(services),
+        # Before the checkpoints, any of which may be asked for by its name.
+        download_routes(services),
         openai_routes(services),
         state_routes(services),
         list_routes(services),
@@ -112,6 +128,10 @@ def _application(config: ApiConfig, services: Services, gate: Gate, pages: Seque
         network_routes(services),
         picture_routes(services),
         gallery_routes(services),
+        token_routes(services),
+        option_fact_routes(services),
+        status_routes(services),
+        model_file_routes(services),
         system_routes(services, has_page=has_page),
         login_routes(gate),
         interrogate_routes(services),
@@ -129,9 +149,11 @@ def _application(config: ApiConfig, services: Services, gate: Gate, pages: Seque
     return app
 
 
-def _wrapped(app: ASGIApp, config: ApiConfig, gate: Gate, on_request: OnRequest) -> ASGIApp:
+def _wrapped(app: ASGIApp, services: Services, gate: Gate, on_request: OnRequest) -> ASGIApp:
     """The middleware, from the inside out. CORS must see refusals too, or pages could not read them."""
+    config = services.config
     app = LimitBody(app, config.max_body_bytes)
+    app = Admit(app, services.room, config.door, services.board)
     app = RequireLogin(app, gate, login_page=config.login_page)
     app = RefuseForeignPages(app, _allowed_origin(config))
     app = CORSMiddleware(
@@ -145,8 +167,10 @@ def _wrapped(app: ASGIApp, config: ApiConfig, gate: Gate, on_request: OnRequest)
             "X-Request-Id",
             "X-Process-Time",
             "X-Save-Error",
+            "X-Upload-Error",
             "X-Missing-Networks",
             "X-Task-Id",
+            "X-Queue-Time",
             "X-Seed",
             "Location",
             "Retry-After",

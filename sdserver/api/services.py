@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from sdserver.api.config import ApiConfig
 from sdserver.api.engine import Checkpoints, Engine
 from sdserver.api.options import CHECKPOINT, CHECKPOINT_HASH, Options
 from sdserver.api.progress import Progress
+from sdserver.api.room import Room
 from sdserver.catalog.checkpoint import Checkpoint
 from sdserver.catalog.networks import Networks
 from sdserver.images.files import Saver
@@ -28,6 +30,7 @@ class Services:
 
     Attributes:
         addresses: fetches pictures that clients name by address.
+        room: how much may wait.
         board: the requests that were accepted.
         progress: a view over it.
         workers: threads for encoding, saving and hashing; nothing of that runs on the event loop.
@@ -45,12 +48,15 @@ class Services:
     saver: Saver
     workers: ThreadPoolExecutor
     addresses: Addresses
+    room: Room
     switching: asyncio.Lock = field(default_factory=asyncio.Lock)
     hashing: dict[str, asyncio.Future[Checkpoint]] = field(default_factory=dict)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run blocking work on a worker thread."""
-        return await asyncio.get_running_loop().run_in_executor(self.workers, work)
+        # What is logged there belongs to the same request.
+        context = copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self.workers, context.run, work)
 
     async def hashed(self, checkpoint: Checkpoint) -> Checkpoint:
         """The checkpoint with its hash, as AUTOMATIC1111 hashes a file when it is first used.

@@ -1,7 +1,9 @@
 """A request from its body to its answer, whoever sent it: the routes of A1111's API, of jobs, of OpenAI."""
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 
@@ -14,14 +16,17 @@ from sdserver.api.entry import Entry
 from sdserver.api.fitting import with_fitted, with_fitted_results
 from sdserver.api.options import CHECKPOINT
 from sdserver.api.requests import Img2ImgRequest, Request
+from sdserver.api.room import bytes_of_finishes, bytes_of_jobs
 from sdserver.api.saving import check_folders
 from sdserver.api.scripts.drive import run_script
 from sdserver.api.services import Services
 from sdserver.api.translate.plan import NOTHING_GIVEN, Given, Plan, Sources
 from sdserver.api.translate.resolve import translate
 from sdserver.catalog.checkpoint import Checkpoint
-from sdserver.errors import NotReady
+from sdserver.errors import NotReady, QueueFull
 from sdserver.jobs.events import Cancelled, Finished
+
+prompts_log = logging.getLogger("sdserver.prompts")
 
 Ends = Sequence[Finished | Cancelled]
 
@@ -38,6 +43,7 @@ class Work:
     def __init__(self, services: Services, entry: Entry, now: datetime) -> None:
         self.services = services
         self.entry = entry
+        self._held = entry.held
         self.sources = Sources(services.options, services.catalog, services.networks, services.config, now)
 
     async def answer(self, request: Request) -> Answer:
@@ -48,6 +54,8 @@ class Work:
             Refused: the queue is full, or the server is shutting down.
             JobError: a job failed.
         """
+        if self.services.config.logs_prompts:
+            _log_prompts(request)
         request = await self.services.addresses.fetch_pictures(request)
         if request.script_name:
             return await run_script(self, request)
@@ -81,13 +89,14 @@ class Work:
         Raises:
             NotReady: they were dropped, for the server is shutting down.
         """
-        ticket = self.entry.submit(self.services.engine, [job for plan in plans for job in plan.jobs])
-        for plan in plans:
-            self._keep_overrides(plan)
-        # A large file takes seconds to hash; that goes on beside the jobs.
-        hashing = [asyncio.ensure_future(self._hashed(plan)) for plan in plans if _unhashed(plan)]
-        ends = list(await self.results(ticket))
-        del hashing
+        with self._holding(bytes_of_finishes(plans)):
+            ticket = self.entry.submit(self.services.engine, [job for plan in plans for job in plan.jobs])
+            for plan in plans:
+                self._keep_overrides(plan)
+            # A large file takes seconds to hash; that goes on beside the jobs.
+            hashing = [asyncio.ensure_future(self._hashed(plan)) for plan in plans if _unhashed(plan)]
+            ends = list(await self.results(ticket))
+            del hashing
         return [[ends.pop(0) for _ in plan.jobs] for plan in plans]
 
     async def results(self, ticket: Ticket) -> Ends:
@@ -95,15 +104,31 @@ class Work:
 
         Raises:
             NotReady: they were dropped, for the server is shutting down.
+            QueueFull: all that waits holds too much memory together.
         """
         try:
-            ends = await ticket.results()
-        except asyncio.CancelledError:
+            with self._holding(bytes_of_jobs(ticket.jobs)):
+                ends = await ticket.results()
+        except (asyncio.CancelledError, QueueFull):
             ticket.stop("drop")
             raise
         if all(isinstance(end, Cancelled) for end in ends) and self.entry.stopped is None:
             raise NotReady("The request was dropped, for the server is shutting down: send it again.", 5)
         return ends
+
+    @contextmanager
+    def _holding(self, count: int) -> Iterator[None]:
+        """Hold so many bytes of pictures for a while.
+
+        Raises:
+            QueueFull: all that waits holds too much together.
+        """
+        with self.services.room.holding(count, self._held):
+            self._held += count
+            try:
+                yield
+            finally:
+                self._held -= count
 
     async def delivered(
         self, plans: Sequence[Plan], ends: Sequence[Ends], keeping: Sequence[Keeping]
@@ -132,6 +157,11 @@ class Work:
             self.services.options.apply(plan.overrides)
             if CHECKPOINT in plan.overrides:
                 self.services.tell_chosen(plan.checkpoint)
+
+
+def _log_prompts(request: Request) -> None:
+    told = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+    prompts_log.info("%r, without %r", request.prompt, request.negative_prompt, extra={"fields": told})
 
 
 def _unhashed(plan: Plan) -> bool:

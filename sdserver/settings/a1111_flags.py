@@ -50,11 +50,10 @@ _EXTENSIONS = "this server has no extensions"
 _GRADIO = "the page is not made with Gradio"
 _TUNNEL = "this server opens no tunnel; put a proxy before it"
 _PAGE = "the page has no such setting"
-_MEMORY = "memory is managed by the engine; --max-batch-rows bounds what runs at once"
 _ATTENTION = "attention is chosen by --attention auto, sdpa or xformers"
 _OLD = "it had none in AUTOMATIC1111 v1.10.1 either"
 _PRECISION = "--precision sets the number format of all networks"
-_FACES = "faces are not restored"
+_GFPGAN = "--gfpgan-models-path says where GFPGAN is"
 _UPSCALER = "such upscalers are not used"
 _PLACE = "this file's place is fixed"
 
@@ -103,16 +102,16 @@ _MODELS = (
     _same("hypernetwork-dir"),
     _none("textual-inversion-templates-dir", "this server does not train", 1),
     _none("localizations-dir", _PAGE, 1),
-    _none("gfpgan-dir", _FACES, 1),
-    _none("gfpgan-model", _FACES, 1),
-    _none("gfpgan-models-path", _FACES, 1),
-    _none("codeformer-models-path", _FACES, 1),
+    _none("gfpgan-dir", _GFPGAN, 1),
+    _none("gfpgan-model", _GFPGAN, 1),
+    _same("gfpgan-models-path"),
+    _same("codeformer-models-path"),
     _none("unload-gfpgan", _OLD),
     _same("esrgan-models-path"),
     _none("bsrgan-models-path", _UPSCALER, 1),
     _same("realesrgan-models-path"),
     _none("dat-models-path", _UPSCALER, 1),
-    _none("clip-models-path", "pictures are not captioned", 1),
+    _same("clip-models-path"),
     _none("skip-load-model-at-start", "the API opens once a checkpoint is loaded"),
     _none("ui-debug-mode", "the API opens once a checkpoint is loaded"),
     _none("disable-model-loading-ram-optimization", "loading has no such switch"),
@@ -147,12 +146,12 @@ _DEVICE = (
     _none("sub-quad-chunk-threshold", _ATTENTION, 1),
     _none("disable-opt-split-attention", _ATTENTION),
     _none("opt-channelslast", "the tensors' layout is chosen by the engine"),
-    _none("medvram", _MEMORY),
-    _none("medvram-sdxl", _MEMORY),
-    _none("lowvram", _MEMORY),
-    _none("lowram", _MEMORY),
+    Flag("medvram", 0, (("offload", "models"),)),
+    Flag("medvram-sdxl", 0, (("offload", "models-sdxl"),)),
+    Flag("lowvram", 0, (("offload", "layers"),)),
+    _held("lowram"),
     _none("always-batch-cond-uncond", _OLD),
-    _none("disable-nan-check", "the check has no switch"),
+    _same("disable-nan-check", 0),
 )
 
 _LAUNCH = (

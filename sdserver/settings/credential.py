@@ -3,6 +3,9 @@
 import hashlib
 from dataclasses import dataclass, field
 
+SHORT_KEY = 16
+"""Keys of fewer characters can be guessed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Credential:

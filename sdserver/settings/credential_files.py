@@ -4,10 +4,7 @@ from pathlib import Path
 
 from sdserver.errors import SettingsError
 from sdserver.settings import kinds
-from sdserver.settings.credential import ApiKey, Credential
-
-SHORT_KEY = 16
-"""Keys of fewer characters are told to the operator: they can be guessed."""
+from sdserver.settings.credential import SHORT_KEY, ApiKey, Credential
 
 
 def read_users(file: Path) -> tuple[Credential, ...]:
@@ -57,6 +54,20 @@ def read_keys(file: Path) -> tuple[tuple[ApiKey, ...], tuple[str, ...]]:
         return tuple(keys), ()
     told = f"{short} of the keys in {file} can be guessed; give them {SHORT_KEY} characters or more."
     return tuple(keys), (told,)
+
+
+def read_admin_key(file: Path) -> ApiKey:
+    """The key that a file holds.
+
+    Raises:
+        SettingsError: the file cannot be read, or holds something else.
+    """
+    try:
+        key = kinds.admin_key().read(_text(file, "the operator's key"), file.parent)
+    except ValueError as error:
+        raise SettingsError(f"The file {file} of the operator's key needs {error}.") from None
+    assert isinstance(key, ApiKey)  # noqa: S101 - what this kind reads
+    return key
 
 
 def _text(file: Path, of: str) -> str:

@@ -4,12 +4,17 @@ A reader raises ValueError with a noun phrase that says what is wanted ("a whole
 the caller puts the option's name before it. The phrase never holds the text itself: it may be a secret.
 """
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
 
-from sdserver.settings.credential import Credential
+from sdserver.settings.credential import SHORT_KEY, ApiKey, Credential
+
+MOST_DEVICES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,21 @@ def matching(pattern: str, wanted: str, metavar: str) -> Kind:
     return Kind(read, metavar)
 
 
+def devices() -> Kind:
+    """Several devices, each for an engine of its own; a number is that of a GPU. May name one repeatedly."""
+    wanted = "devices separated by commas: numbers of GPUs, or names such as cuda:0, xpu:1, mps and cpu"
+
+    def read(text: str, _base: Path) -> tuple[str, ...]:
+        found = _commas(text.lower())
+        if not found or len(found) > MOST_DEVICES or text.count(",") != len(found) - 1:
+            raise ValueError(wanted)
+        if not all(re.fullmatch("[0-9]{1,3}|cpu|mps|(cuda|xpu):[0-9]{1,3}", name) for name in found):
+            raise ValueError(wanted)
+        return tuple(f"cuda:{int(name)}" if name.isdigit() else name for name in found)
+
+    return Kind(read, "DEVICES")
+
+
 def host() -> Kind:
     """An address or host name to listen on."""
 
@@ -167,6 +187,35 @@ def sources() -> Kind:
     return Kind(lambda text, _base: _printable(text, wanted), "URL", (str, list), _before_schemes)
 
 
+def upload_url() -> Kind:
+    """Where pictures are sent: a bucket, or a web address with or without places for an object's key."""
+    wanted = (
+        "s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or https://host/path/, "
+        "without user and password"
+    )
+
+    def read(text: str, _base: Path) -> str:
+        url = text.strip()
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise ValueError(wanted) from None
+        if not re.fullmatch(r"[!-~]+", url) or not parts.hostname or "@" in parts.netloc or "#" in url:
+            raise ValueError(wanted)
+        is_bucket = parts.scheme in {"s3", "gs", "az"}
+        if not is_bucket and parts.scheme not in {"http", "https"}:
+            raise ValueError(wanted)
+        if is_bucket and not re.fullmatch(r"[A-Za-z0-9._/-]*", parts.netloc + parts.path + parts.query):
+            raise ValueError(wanted)
+        if is_bucket and ("?" in url or {"..", "."} & set(parts.path.split("/"))):
+            raise ValueError(wanted)
+        if set(re.findall(r"[{][^}]*[}]?", url)) - {"{key}", "{name}"}:
+            raise ValueError(f"{wanted}; in a web address {{key}} and {{name}} may stand")
+        return url
+
+    return Kind(read, "URL")
+
+
 def names(metavar: str) -> Kind:
     """One of several names, which commas separate."""
 
@@ -187,6 +236,30 @@ def origins() -> Kind:
     return Kind(read, "ORIGINS", (str, list), _commas)
 
 
+def host_names() -> Kind:
+    """Names of hosts, without ports; `.example.com` for all below a domain, `*` for all."""
+
+    def read(text: str, _base: Path) -> str:
+        name = text.strip().lower().rstrip(".")
+        if name != "*" and not re.fullmatch(r"\.?[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", name):
+            raise ValueError("names of hosts without ports, separated by commas")
+        return name
+
+    return Kind(read, "NAMES", (str, list), _commas)
+
+
+def networks() -> Kind:
+    """IP addresses and networks, `*` for all."""
+
+    def read(text: str, _base: Path) -> str:
+        try:
+            return "*" if text.strip() == "*" else str(ipaddress.ip_network(text.strip(), strict=False))
+        except ValueError:
+            raise ValueError("addresses or networks such as 10.0.0.0/8, separated by commas") from None
+
+    return Kind(read, "ADDRESSES", (str, list), _commas)
+
+
 def credentials() -> Kind:
     """User names and passwords as AUTOMATIC1111 writes them: `u:p,u2:p2`.
 
@@ -201,3 +274,15 @@ def credentials() -> Kind:
         return Credential(user.strip(), password)
 
     return Kind(read, "USER:PASSWORD", (str, list), _commas)
+
+
+def admin_key() -> Kind:
+    """A key that nobody guesses, kept as its digest."""
+
+    def read(text: str, _base: Path) -> ApiKey:
+        key = text.strip()
+        if not re.fullmatch(rf"[!-~]{{{SHORT_KEY},}}", key):
+            raise ValueError(f"at least {SHORT_KEY} visible ASCII characters")
+        return ApiKey.of(key)
+
+    return Kind(read, "KEY")

@@ -13,7 +13,7 @@ from typing import Any
 from sdserver.errors import SettingsError
 from sdserver.settings.arguments import Arguments
 from sdserver.settings.config_file import read_config_file
-from sdserver.settings.credential_files import read_keys, read_users
+from sdserver.settings.credential_files import read_admin_key, read_keys, read_users
 from sdserver.settings.environment import read_environment
 from sdserver.settings.layer import Given, Layer
 from sdserver.settings.model import LOOPBACK, LOOPBACK_HOSTS, Settings, options
@@ -30,6 +30,9 @@ _FOLDERS = (
     "hypernetwork_dir",
     "esrgan_models_path",
     "realesrgan_models_path",
+    "gfpgan_models_path",
+    "codeformer_models_path",
+    "clip_models_path",
 )
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - what --listen asks for
 WILDCARDS = frozenset({ANY_ADDRESS, "::"})
@@ -155,6 +158,8 @@ def _settings(merged: Layer, known: Mapping[str, Option], data_dir: Path, notice
     if values.get("api_keys_file"):
         values["api_keys"], told = read_keys(values["api_keys_file"])
         notices.extend(told)
+    if values.get("admin_key_file"):
+        values["admin_key"] = read_admin_key(values["admin_key_file"])
     settings = Settings(**values)
     _check(settings)
     is_open = not (settings.api_auth or settings.gradio_auth or settings.api_keys)
@@ -172,6 +177,8 @@ def _check(settings: Settings) -> None:
     for file in (settings.tls_certfile, settings.tls_keyfile):
         if file is not None and not file.is_file():
             raise SettingsError(f"The TLS file {file} does not exist.")
+    if settings.devices and settings.device != "auto":
+        raise SettingsError("--device and --devices contradict each other; give one.")
     for name in _FOLDERS:
         folder = getattr(settings, name)
         if folder is not None and folder.exists() and not folder.is_dir():

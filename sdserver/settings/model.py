@@ -18,6 +18,7 @@ SERVING = "Ports and clients"
 MODEL = "Checkpoint and folders"
 DEVICE = "Device"
 LIMITS = "Limits"
+UPLOADS = "Uploads"
 LOGGING = "Logging"
 
 
@@ -77,7 +78,33 @@ class Settings:
         shown="none",
     )
     api_server_stop: bool = option(
-        SERVING, kinds.switch(), False, "Let clients end the server by /sdapi/v1/server-kill and -stop."
+        SERVING,
+        kinds.switch(),
+        False,
+        "Let clients end the server by /sdapi/v1/server-kill and -stop, and start it again by -restart.",
+    )
+    admin_key: ApiKey | None = option(
+        SERVING,
+        kinds.admin_key(),
+        None,
+        "Key for what the maintenance port lets operators do, sent as `Authorization: Bearer KEY`: at least "
+        "16 visible ASCII characters. Without one it only tells.",
+        shown="none",
+        secret=True,
+    )
+    admin_key_file: Path | None = option(SERVING, kinds.path(), None, "File with that key.", shown="none")
+    drain_delay: float = option(
+        SERVING,
+        kinds.seconds(3600),
+        5.0,
+        "After SIGTERM go on taking requests for so long, for balancers to see that this node leaves; not "
+        "after Ctrl-C, nor where none has asked within the last minute whether it is ready.",
+    )
+    shutdown_timeout: float = option(
+        SERVING,
+        kinds.seconds(86_400),
+        90.0,
+        "How long what was accepted may take when the server ends; then it is interrupted.",
     )
     cors_allow_origins: tuple[str, ...] = option(
         SERVING,
@@ -88,6 +115,22 @@ class Settings:
     )
     cors_allow_origins_regex: str = option(
         SERVING, kinds.regex(), "", "The same as one regular expression.", shown="none"
+    )
+    allowed_hosts: tuple[str, ...] = option(
+        SERVING,
+        kinds.host_names(),
+        (),
+        "Names by which clients ask for this server, separated by commas: .example.com is all below that, "
+        "* all. They are checked if some are given, or if it listens on this machine alone without a login.",
+        shown="this machine's, addresses, and names without a dot",
+    )
+    forwarded_allow_ips: tuple[str, ...] = option(
+        SERVING,
+        kinds.networks(),
+        ("127.0.0.1/32", "::1/128"),
+        "Addresses of proxies, separated by commas, or *: their X-Forwarded-For and -Proto tell the client, "
+        "and they may have any number of connections.",
+        shown="127.0.0.1, ::1",
     )
     tls_certfile: Path | None = option(
         SERVING,
@@ -106,7 +149,8 @@ class Settings:
         SERVING,
         kinds.seconds(86_400),
         0.0,
-        "Give up a request after this time in queue and work; 0 is never.",
+        "Give up a request after this time in queue and work; 0 is never. Clients may ask for less by "
+        "X-Request-Timeout.",
     )
     finish_on_disconnect: bool = option(
         SERVING, kinds.switch(), False, "Finish a job whose client has left, instead of cancelling it."
@@ -210,12 +254,33 @@ class Settings:
         "Another folder to look for upscalers in, beside ESRGAN in that of the models.",
         shown="none",
     )
+    gfpgan_models_path: Path | None = option(
+        MODEL,
+        kinds.path(),
+        None,
+        "Another folder to look for GFPGAN and what finds faces in, before GFPGAN in that of the models.",
+        shown="none",
+    )
+    codeformer_models_path: Path | None = option(
+        MODEL,
+        kinds.path(),
+        None,
+        "Another folder to look for CodeFormer in, before Codeformer in that of the models.",
+        shown="none",
+    )
     realesrgan_models_path: Path | None = option(
         MODEL,
         kinds.path(),
         None,
         "Another folder to look for upscalers in, beside RealESRGAN in that of the models.",
         shown="none",
+    )
+    clip_models_path: Path | None = option(
+        MODEL,
+        kinds.path(),
+        None,
+        "Another folder to look for the CLIP network in that ranks words for captions.",
+        shown="CLIP in the folder of the models, then ~/.cache/clip",
     )
     model_url: tuple[str, ...] = option(
         MODEL,
@@ -248,6 +313,14 @@ class Settings:
         "auto",
         "Device to compute on: auto, cpu, cuda, cuda:N, mps, xpu or xpu:N.",
     )
+    devices: tuple[str, ...] = option(
+        DEVICE,
+        kinds.devices(),
+        (),
+        "Several devices instead, with an engine process for each behind one queue: 0,1 for two GPUs, or "
+        "names such as cuda:0,cpu.",
+        shown="the one of --device",
+    )
     precision: Literal["auto", "fp16", "bf16", "fp32"] = option(
         DEVICE,
         kinds.choice(
@@ -260,15 +333,58 @@ class Settings:
         DEVICE, kinds.choice("auto", "sdpa", "xformers"), "auto", "Implementation of attention."
     )
     threads: int = option(
-        DEVICE, kinds.integer(0, 1024), 0, "Processor threads for computing; 0 leaves it to torch."
+        DEVICE,
+        kinds.integer(0, 1024),
+        0,
+        "Processor threads for computing; 0 measures how many are best, or, among several engines there, "
+        "shares the processor.",
+    )
+    compile: bool = option(
+        DEVICE,
+        kinds.switch(),
+        False,
+        "Compile the UNet in the background, once per kind of network and machine; a C++ compiler is needed.",
+    )
+    cuda_graphs: bool = option(
+        DEVICE, kinds.switch(), False, "Record UNet batches of few rows as CUDA graphs; needs memory."
+    )
+    offload: Literal["none", "models", "models-sdxl", "layers"] = option(
+        DEVICE,
+        kinds.choice("none", "models", "models-sdxl", "layers"),
+        "none",
+        "For accelerators of little memory: text encoders, UNet and VAE take turns there (models), those of "
+        "SDXL alone (models-sdxl), or the UNet's layers, too (layers).",
     )
     deterministic: bool = option(
         DEVICE, kinds.switch(), False, "Make a seed's picture independent of the load, at some cost in speed."
     )
     max_batch_rows: int = option(
-        DEVICE, kinds.integer(1, 1024), 16, "Most UNet rows in one batch; a picture with guidance takes two."
+        DEVICE,
+        kinds.integer(1, 1024),
+        64,
+        "Most UNet rows in one batch, of which a picture with guidance takes two. How many pay is measured; "
+        "with --deterministic every batch has 16, or these if fewer.",
     )
-    max_running: int = option(DEVICE, kinds.integer(1, 1024), 16, "Most pictures that are worked on at once.")
+    max_running: int = option(
+        DEVICE,
+        kinds.integer(1, 1024),
+        64,
+        "Most pictures that are worked on at once. Those of one size are no more than fill a batch.",
+    )
+
+    disable_nan_check: bool = option(
+        DEVICE,
+        kinds.switch(),
+        False,
+        "Make a picture that is not made of numbers black, instead of failing.",
+    )
+    hang_limit: float = option(
+        DEVICE,
+        kinds.seconds(86_400),
+        0.0,
+        "Start the engine process again after this silence while it has work; 0 is 60 s (120 s on a "
+        "processor), or 20 times a usual batch if that is longer.",
+    )
 
     max_queue: int = option(
         LIMITS,
@@ -279,12 +395,39 @@ class Settings:
     max_body_mb: int = option(
         LIMITS, kinds.integer(1, 10_000), 100, "Largest request body in MB (10^6 bytes)."
     )
+    max_pending_mb: int = option(
+        LIMITS,
+        kinds.integer(1, 1_000_000),
+        2000,
+        "Memory for the bodies and pictures of all unfinished requests together, in MB (10^6 bytes); beyond "
+        "it further ones get 503.",
+    )
+    max_connections: int = option(
+        LIMITS,
+        kinds.integer(1, 100_000),
+        512,
+        "Most connections to each port. Where there are more, those go that wait for a request; if none "
+        "does, the new one gets 503.",
+    )
+    max_connections_per_address: int = option(
+        LIMITS,
+        kinds.integer(0, 100_000),
+        64,
+        "The same for one address that is not of --forwarded-allow-ips; 0 is any number.",
+    )
     max_width: int = option(LIMITS, kinds.integer(64, 16_384), 2048, "Greatest width in pixels.")
     max_height: int = option(LIMITS, kinds.integer(64, 16_384), 2048, "Greatest height in pixels.")
     max_pixels: int = option(
         LIMITS, kinds.integer(4096, 2**28), 2048 * 2048, "Greatest width times height in pixels."
     )
     max_steps: int = option(LIMITS, kinds.integer(1, 10_000), 150, "Most sampling steps.")
+    max_megapixel_steps: int = option(
+        LIMITS,
+        kinds.integer(0, 10**9),
+        0,
+        "Most of width times height times steps over all pictures of a request, in millions; 0 is what the "
+        "other limits allow.",
+    )
     max_images: int = option(
         LIMITS, kinds.integer(1, 10_000), 64, "Most pictures in one request (batch size times batch count)."
     )
@@ -298,8 +441,43 @@ class Settings:
         LIMITS, kinds.integer(1, 604_800, "SECONDS"), 3600, "How long the job API keeps a result at most."
     )
 
+    upload_url: str = option(
+        UPLOADS,
+        kinds.upload_url(),
+        "",
+        "Where every saved picture is sent, too: s3://bucket/prefix, gs://bucket/prefix, "
+        "az://container/prefix or a web address for PUT, in which {key} and {name} may stand.",
+        shown="nowhere",
+        secret=True,
+    )
+    upload_style: Literal["path", "virtual"] = option(
+        UPLOADS,
+        kinds.choice("path", "virtual"),
+        "path",
+        "Whether an S3 bucket stands in the address's path, or before its host.",
+    )
+    upload_spool_mb: int = option(
+        UPLOADS,
+        kinds.integer(1, 10_000_000),
+        2000,
+        "Most that may wait to be uploaded, in MB (10^6 bytes).",
+    )
+    upload_when_full: Literal["oldest", "newest"] = option(
+        UPLOADS,
+        kinds.choice("oldest", "newest"),
+        "oldest",
+        "Which pictures are not uploaded when more would wait.",
+    )
+
     log_level: Literal["debug", "info", "warning", "error", "critical"] = option(
         LOGGING, kinds.choice("debug", "info", "warning", "error", "critical"), "warning", "What to log."
+    )
+    log_format: Literal["text", "json"] = option(
+        LOGGING, kinds.choice("text", "json"), "text", "How: as text, or a JSON object a line."
+    )
+    access_log: bool = option(LOGGING, kinds.switch(), False, "Also log a line for every request.")
+    log_prompts: bool = option(
+        LOGGING, kinds.switch(), False, "Also log the prompts, which else are in no log."
     )
 
     api_keys: tuple[ApiKey, ...] = field(default=(), repr=False)

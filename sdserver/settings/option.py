@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from sdserver.settings.credential import Credential
+from sdserver.settings.credential import ApiKey, Credential
 from sdserver.settings.kinds import Kind
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ def public_value(value: object, secret: bool) -> object:
     match value:
         case tuple():
             return [public_value(item, secret) for item in value]
-        case Credential():
+        case Credential() | ApiKey():
             return "***"
         case Path():
             return str(value)

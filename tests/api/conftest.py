@@ -25,7 +25,7 @@ from sdserver.engine.messages import Loaded, MemoryFacts, StopMode
 from sdserver.engine.ticket import Ticket
 from sdserver.errors import QueueFull, UnknownCheckpoint, UnreadableCheckpoint
 from sdserver.jobs.events import Cancelled, Failed, Finished, JobEvent, Picture, Progress, Started, Used
-from sdserver.jobs.job import Describe, Enlarge, Job, Txt2Img, WithoutCheckpoint
+from sdserver.jobs.job import Describe, Enlarge, Job, Label, Restore, Txt2Img, WithoutCheckpoint
 from sdserver.prompt.styles import Style
 from sdserver.web.site import documentation_routes, login_routes, page_routes
 
@@ -39,21 +39,35 @@ STYLES = (
 
 
 def picture_of(job: Job) -> Picture:
-    """What the fake engine makes: the latent's size, the seed in every value; black where it enlarges."""
+    """What the fake engine makes: the latent's size, the seed in every value; black where it enlarges,
+    white where it restores faces.
+    """
     if isinstance(job, Enlarge):
         return Picture(job.size.width, job.size.height, bytes(job.size.width * job.size.height * 3))
-    if isinstance(job, Describe):
+    if isinstance(job, Restore):
+        return Picture(job.picture.width, job.picture.height, b"\xff" * len(job.picture.pixels))
+    if isinstance(job, Describe | Label):
         return Picture(0, 0, b"")
     size = job.hires.size if isinstance(job, Txt2Img) and job.hires else job.size
     width, height = size.width // 8 * 8, size.height // 8 * 8
     return Picture(width, height, bytes([job.noise.seed % 251]) * (width * height * 3))
 
 
+def before_faces(job: Job) -> Picture | None:
+    """What the fake engine tells a picture was before it restored faces, where that is wanted: black."""
+    if isinstance(job, WithoutCheckpoint) or not (job.faces and job.faces.keeps_picture):
+        return None
+    picture = picture_of(job)
+    return Picture(picture.width, picture.height, bytes(len(picture.pixels)))
+
+
 def text_of(job: Job) -> str:
     """What the fake engine makes of a picture: its size and colour, and what else it was asked."""
-    if not isinstance(job, Describe):
+    if not isinstance(job, Describe | Label):
         return ""
     colour = tuple(job.picture.pixels[:3])
+    if isinstance(job, Label):
+        return f"labels of {colour} by {Path(job.network).name}"
     asked = (job.beams, job.min_length, job.max_length)
     return f"{job.picture.width}x{job.picture.height} of {colour} by {Path(job.network).name} {asked}"
 
@@ -80,10 +94,12 @@ class FakeEngine:
         self.memory: MemoryFacts | None = MemoryFacts(None, None, None, None)
         self.held = False
         self.full = False
+        self.eta_seconds = 0.0
         self.failure: str | None = None
         self.jobs: list[Job] = []
         self.loads: list[str] = []
         self.moves: list[str] = []
+        self.orders: list[tuple[str, ...]] = []
         self.stops: list[tuple[tuple[str, ...], StopMode]] = []
         self.submitted = threading.Event()
         self.stopped = threading.Event()
@@ -111,6 +127,9 @@ class FakeEngine:
         self.submitted.set()
         return ticket
 
+    def arrange(self, request_ids: Sequence[str]) -> None:
+        self.orders.append(tuple(request_ids))
+
     def active(self) -> Sequence[Ticket]:
         return [ticket for ticket in self._tickets if ticket.state != "done"]
 
@@ -137,7 +156,8 @@ class FakeEngine:
             if self.failure:
                 ticket.observe(Failed(job.id, self.failure, "The device's memory does not suffice."))
             else:
-                ticket.observe(Finished(job.id, picture_of(job), used=used_by(job), text=text_of(job)))
+                made = Finished(job.id, picture_of(job), used=used_by(job), text=text_of(job))
+                ticket.observe(replace(made, before_faces=before_faces(job)))
 
     def _stop(self, job_ids: Sequence[str], mode: StopMode) -> None:
         self.stops.append((tuple(job_ids), mode))
@@ -250,6 +270,8 @@ class Server:
 
     def closing(self) -> None:
         """The application is told that the server is about to end."""
+        while not self._server.started and self._thread.is_alive():
+            time.sleep(0.005)
         self._server.servers[0].get_loop().call_soon_threadsafe(self._closing.begin)
 
     def close(self) -> None:

@@ -111,6 +111,17 @@ def test_refusals_say_why_and_ask(guarded: App, header: str, detail: str) -> Non
     assert asked == ['Basic realm="sdserver", charset="UTF-8"', 'Bearer realm="sdserver"']
 
 
+@pytest.mark.parametrize("header", [{"X-Requested-With": "fetch"}, {"Accept": "text/event-stream"}])
+def test_the_page_is_refused_without_a_question_that_the_browser_would_ask_first(
+    tmp_path: Path, header: dict[str, str]
+) -> None:
+    with_form, without = (App(tmp_path, users=USERS, login_page=has_form) for has_form in (True, False))
+    answer = with_form.ask("GET", "/sdapi/v1/samplers", header)
+    assert (answer.status, answer.headers.getlist("www-authenticate")) == (401, [])
+    assert with_form.ask("GET", "/sdapi/v1/samplers").headers.getlist("www-authenticate") != []
+    assert without.ask("GET", "/sdapi/v1/samplers", header).headers.getlist("www-authenticate") != []
+
+
 def test_keys_alone_guard_too_and_users_alone_take_no_key(tmp_path: Path) -> None:
     keys = App(tmp_path, api_keys=KEYS)
     assert keys.ask("GET", "/docs").headers.getlist("www-authenticate") == ['Bearer realm="sdserver"']

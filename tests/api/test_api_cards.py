@@ -65,6 +65,14 @@ def server(folder: Path, tmp_path: Path) -> Iterator[Server]:
     running.close()
 
 
+def test_cards_with_pictures_are_named_and_their_pictures_can_be_had(server: Server, folder: Path) -> None:
+    pictures = ask(server, "pictures", page="lora").json()["pictures"]
+    expected = {"red.v1": folder / "red.v1.preview.png", "blue": folder / "sub" / "blue.webp"}
+    assert pictures == {name: str(path) for name, path in expected.items()}
+    assert all(ask(server, "thumb", filename=place).status_code == 200 for place in pictures.values())
+    assert ask(server, "pictures", page="../..").json() == {"pictures": {}}
+
+
 def ask(server: Server, route: str, /, **params: object) -> requests.Response:
     return server.request("GET", f"/sd_extra_networks/{route}", params=params)
 

@@ -309,6 +309,7 @@ def test_results_are_weighed_with_what_they_repeat(serve: Callable[..., Server])
 
 def test_too_many_unfinished_requests_are_refused(hands: Hands) -> None:
     server, engine = hands(max_unfinished=2)
+    engine.eta_seconds = 20.0
     first = submitted(server)
     submitted(server)
     refused = submit(server)

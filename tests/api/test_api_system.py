@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 from sdserver.api.config import Ending
+from sdserver.api.door import Door
 from sdserver.api.routes.report import process_seconds
 from sdserver.api.routes.training import PATHS
 from sdserver.engine.messages import MemoryFacts
+from sdserver.web import site
 from tests.api.asgi import App
 from tests.api.conftest import Server
 
@@ -150,6 +152,41 @@ def test_clients_may_end_the_server_only_if_they_are_let(serve: Callable[..., Se
     assert (restart.status_code, restart.json()["error"], ended) == (501, "NotServed", ["stop"])
     opened.post("server-kill", {})
     assert ended == ["stop", "kill"]
+    again = Ending(restart=lambda: ended.append("restart"))
+    answer = serve(ending=again, api_server_stop=True).post("server-restart", {})
+    assert (answer.status_code, answer.text, ended[2:]) == (200, "Restarting.", ["restart"])
+
+
+def test_new_work_is_refused_while_the_door_is_shut(serve: Callable[..., Server]) -> None:
+    door = Door()
+    server = serve(door=door)
+    health = server.request("GET", "/health")
+    assert (health.status_code, health.text) == (200, "ok\n")
+    assert door.probed_at is not None
+    door.leave()
+    health = server.request("HEAD", "/health")
+    assert health.status_code == 503
+    assert int(health.headers["retry-after"]) > 0
+    assert server.post("txt2img", {"steps": 1}).status_code == 200, "it is let in, for a while"
+    body = {"steps": 1}
+    key = {"Idempotency-Key": "k"}
+    first = server.post("txt2img", body, headers=key)
+    assert first.status_code == 200
+    door.shut()
+    work: dict[str, dict[str, object]] = {
+        "txt2img": body,
+        "img2img": {"init_images": [picture()]},
+        "extra-single-image": {"image": picture(), "upscaler_1": "Lanczos"},
+    }
+    for name, data in work.items():
+        refused = server.post(name, data)
+        assert (refused.status_code, refused.json()["error"]) == (503, "NotReady"), name
+        assert int(refused.headers["retry-after"]) > 0
+    assert server.post("txt2img", body, headers=key).content == first.content, "it is no new work"
+    assert server.get("progress").status_code == 200
+    door.open()
+    assert server.post("txt2img", body).status_code == 200
+    assert server.request("GET", "/health").status_code == 200
 
 
 # What is not done
@@ -185,11 +222,13 @@ def test_interrogation_checks_the_picture_first_then_the_model(serve: Callable[.
 def test_without_the_page_there_is_nothing_of_it(tmp_path: Path) -> None:
     with_page, without = App(tmp_path), App(tmp_path, has_page=False)
     gone = {path for _, path in with_page.routes()} - {path for _, path in without.routes()}
-    assert gone == {
-        "/app_id", "/config", "/info", "/queue/status", "/theme.css", "/web/app.js",
+    static = Path(site.__file__).parent / "static"
+    files = [file for folder in ("page", "vendor") for file in (static / folder).rglob("*.*")]
+    assert gone == {f"/web/{file.relative_to(static).as_posix()}" for file in files} | {
+        "/app_id", "/config", "/info", "/queue/status", "/theme.css",
         "/internal/sysinfo", "/internal/sysinfo-download", "/internal/profile-startup",
         "/internal/quicksettings-hint", "/internal/progress", "/internal/pending-tasks",
-        "/sd_extra_networks/thumb", "/sd_extra_networks/cover-images",
+        "/sd_extra_networks/thumb", "/sd_extra_networks/cover-images", "/sd_extra_networks/pictures",
         "/sd_extra_networks/metadata", "/sd_extra_networks/get-single-card",
     }  # fmt: skip
     for path in gone:

@@ -274,8 +274,8 @@ def test_slow_clients_delay_nobody() -> None:
 
 
 BAD = {
-    "smuggled": b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
-    + GET,
+    "smuggled": b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + GET,
     "two lengths": b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcde",
     "odd coding": b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
     "bad chunk": b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n",
@@ -330,7 +330,8 @@ def test_proxies_are_known_by_address(address: str, expected: bool) -> None:
         ("localhost", True), ("LOCALHOST:8000", True), ("127.0.0.1:8000", True), ("[::1]:8000", True),
         ("[::1]", True), ("192.168.1.7:8000", True), ("sd.localhost", True), ("sd_backend", True),
         ("sd.example.com", True), ("sd.example.com.:80", True), ("a.b.inside.example", True),
-        ("inside.example", True), ("evil.test", False), ("evil.test:8000", False), ("127.0.0.1.evil.test", False),
+        ("inside.example", True), ("evil.test", False), ("evil.test:8000", False),
+        ("127.0.0.1.evil.test", False),
         ("notinside.example", False), ("[::1", False), ("[::1]x", False), ("a:b", False), ("a:b:c", False),
         ("localhost.evil.test", False), ("sd.example.com@evil.test", False),
     ],

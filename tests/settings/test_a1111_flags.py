@@ -66,6 +66,9 @@ def test_every_flag_has_one_meaning(flag: Flag) -> None:
         (["--use-cpu", "interrogate", "sd", "--no-half"], "device", "cpu"),
         (["--use-cpu", "interrogate", "esrgan"], "device", "auto"),
         (["--use-ipex"], "device", "xpu"),
+        (["--medvram"], "offload", "models"),
+        (["--medvram-sdxl"], "offload", "models-sdxl"),
+        (["--medvram", "--lowvram"], "offload", "layers"),
         (["--disable-safe-unpickle"], "allow_pickle", True),
         (["--server-name", "10.0.0.1"], "host", "10.0.0.1"),
         (["--subpath", "sd/x/"], "subpath", "/sd/x"),
@@ -119,6 +122,13 @@ def test_cmd_flags_tell_what_is_frozen(settings: Load) -> None:
     assert found["freeze_specific_settings"] == "sd_vae,rho"
     assert found["freeze_settings_in_sections"] is None
     assert (found["freeze_settings"], found["hide_ui_dir_config"]) == (False, True)
+
+
+@pytest.mark.parametrize("name", ["medvram", "medvram-sdxl", "lowvram"])
+def test_cmd_flags_tell_what_takes_turns(settings: Load, name: str) -> None:
+    found = cmd_flags(settings(f"--{name}"))
+    others = {"medvram", "medvram_sdxl", "lowvram"}
+    assert {key for key in others if found[key]} == {name.replace("-", "_")}
 
 
 def test_cmd_flags(settings: Load, root: Path) -> None:

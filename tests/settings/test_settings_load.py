@@ -1,6 +1,7 @@
 """Sources, their order, and what each kind of value accepts."""
 
 import dataclasses
+import hashlib
 import pickle
 import subprocess
 import sys
@@ -21,6 +22,10 @@ from sdserver.settings.option import Option
 Load = Callable[..., Settings]
 DIGEST = "ab" * 32
 ORIGINS = "--cors-allow-origins needs origins such as https://page.example, separated by commas."
+DEVICES = (
+    "--devices needs devices separated by commas: numbers of GPUs, or names such as cuda:0, xpu:1, mps "
+    "and cpu."
+)
 STRAY = "The argument after --api-auth belongs to no option; options start with --."
 
 
@@ -40,6 +45,22 @@ def test_defaults(settings: Load, root: Path) -> None:
     assert found.models_dir == root / "models"
     assert found.outputs_dir == root / "outputs"
     assert found.notices == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0,1", ("cuda:0", "cuda:1")),
+        (" CPU , cpu", ("cpu", "cpu")),
+        ("07", ("cuda:7",)),
+        ("cuda:0,xpu:2,mps,cpu", ("cuda:0", "xpu:2", "mps", "cpu")),
+    ],
+)
+def test_devices_are_numbers_of_gpus_or_names_and_may_be_repeated(
+    settings: Load, text: str, expected: tuple[str, ...]
+) -> None:
+    assert settings("--devices", text).devices == expected
+    assert settings("--devices", text).device == "auto"
 
 
 def test_later_sources_win(settings: Load, root: Path, tmp_path: Path) -> None:
@@ -239,6 +260,12 @@ def test_open_server_is_told(settings: Load) -> None:
         (["--precision", "fp8"], "--precision needs one of auto, fp16, bf16, fp32, full, half, autocast."),
         (["--device", "gpu"], "--device needs auto, cpu, cuda, cuda:N, mps, xpu or xpu:N."),
         (["--device-id", "x"], "--device-id needs auto, cpu, cuda, cuda:N, mps, xpu or xpu:N."),
+        (["--devices="], DEVICES),
+        (["--devices", "0,,1"], DEVICES),
+        (["--devices", "cpu,gpu"], DEVICES),
+        (["--devices", "auto,cpu"], DEVICES),
+        (["--devices", ",".join(65 * ["cpu"])], DEVICES),
+        (["--devices", "0", "--device", "cpu"], "--device and --devices contradict each other; give one."),
         (["--model_sha256", "abc"], "--model_sha256 needs 64 hexadecimal digits."),
         (["--model_url="], "--model_url needs an address such as https://host/file.safetensors, or a path."),
         (["--host", "a b"], "--host needs an address or host name such as 127.0.0.1."),
@@ -367,9 +394,13 @@ def test_settings_are_frozen_and_cross_processes(settings: Load) -> None:
 SAMPLES = {
     "": "true",
     "ADDRESS": "10.1.2.3",
+    "ADDRESSES": "10.0.0.0/8",
     "DEVICE": "cuda:1",
+    "DEVICES": "cuda:1,cpu",
     "HEX": DIGEST,
+    "KEY": "0123456789abcdef",
     "N": "5000",
+    "NAMES": "sd.example",
     "ORIGINS": "https://a.b",
     "PATH": "somewhere",
     "PREFIX": "/sd",
@@ -391,7 +422,7 @@ def test_every_option_is_documented_and_yields_its_fields_type(
     (tmp_path / "somewhere").mkdir()
     assert f"--{option.name.replace('_', '-')}" in help_text()
     assert option.text.endswith(".")
-    files = ("config", "api_auth_file", "gradio_auth_path", "api_keys_file")
+    files = ("config", "api_auth_file", "gradio_auth_path", "api_keys_file", "admin_key_file")
     if option.name in files or option.name.startswith("tls"):
         return
     by_flag = settings(f"--{option.name}={sample}")
@@ -407,6 +438,27 @@ def test_every_option_is_documented_and_yields_its_fields_type(
         assert type(value) is not bool or hint is bool
     else:
         assert value in get_args(hint)
+
+
+def test_the_operators_key_is_long_and_shown_nowhere(settings: Load, tmp_path: Path) -> None:
+    key = "0123456789abcdef"
+    file = tmp_path / "key"
+    file.write_text(f"{key}\n")
+    for found in (
+        settings("--admin-key", key),
+        settings(env={"SDSERVER_ADMIN_KEY": key}),
+        settings("--admin-key-file", str(file)),
+    ):
+        assert found.admin_key is not None
+        assert found.admin_key.digest == hashlib.sha256(key.encode()).digest()
+        assert found.public()["admin_key"] == "***"
+        assert key not in repr(found)
+    assert settings().admin_key is None
+    for short in (key[:-1], "0123456789 abcdef", "0123456789abcdeé", ""):
+        file.write_text(short)
+        for flags in (("--admin-key", short), ("--admin-key-file", str(file))):
+            with pytest.raises(SettingsError, match="16 visible ASCII characters"):
+                settings(*flags)
 
 
 def test_information() -> None:

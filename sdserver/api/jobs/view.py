@@ -11,7 +11,6 @@ from sdserver.api.entry import Entry, Result
 from sdserver.api.previews import latest_preview
 from sdserver.api.services import Services
 
-
 IMAGES: Final = frozenset({"image", "images"})
 """What holds pictures in the results of all kinds."""
 

@@ -48,7 +48,7 @@ def extras_routes(services: Services) -> APIRouter:
 
 async def _enlarge(services: Services, body: ExtrasRequest, http: HttpRequest) -> Response:
     entry = begin_work(services, "extras", None, http, lambda work: extras_work(work, body))
-    result = await result_or_left(services, entry, http.receive)
+    result = await result_or_left(services, entry, http)
     if result is None:
         return Response(status_code=CLIENT_LEFT)
     content = await services.in_thread(result.body)

@@ -50,7 +50,7 @@ def generation_routes(services: Services) -> APIRouter:
 
 async def _generate(services: Services, body: Request, http: HttpRequest) -> Response:
     entry = begin(services, body, http)
-    result = await result_or_left(services, entry, http.receive)
+    result = await result_or_left(services, entry, http)
     if result is None:
         return Response(status_code=CLIENT_LEFT)
     wanted = wanted_picture(http.headers.get("accept"))

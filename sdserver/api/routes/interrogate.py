@@ -28,7 +28,7 @@ def interrogate_routes(services: Services) -> APIRouter:
     async def interrogate(body: InterrogateRequest, http: HttpRequest) -> Response:
         """Describe a picture; 501 where the network for it is not there. A client that leaves cancels it."""
         entry = begin_work(services, "interrogate", None, http, lambda work: interrogate_work(work, body))
-        result = await result_or_left(services, entry, http.receive)
+        result = await result_or_left(services, entry, http)
         if result is None:
             return Response(status_code=CLIENT_LEFT)
         content = await services.in_thread(result.body)

@@ -36,6 +36,7 @@ class ModelFiles(BaseModel):
     embeddings: list[ModelFile]
     hypernetworks: list[ModelFile]
     upscalers: list[ModelFile]
+    downloads: bool = Field(description="whether operators may have more of them fetched")
 
 
 def model_file_routes(services: Services) -> APIRouter:
@@ -50,7 +51,7 @@ def model_file_routes(services: Services) -> APIRouter:
     return router
 
 
-def _files(services: Services) -> dict[str, list[dict[str, Any]]]:
+def _files(services: Services) -> dict[str, Any]:
     """Blocks."""
     options, networks = services.options.snapshot(), services.networks
     try:
@@ -64,6 +65,7 @@ def _files(services: Services) -> dict[str, list[dict[str, Any]]]:
         "embeddings": _listed(networks.embeddings()),
         "hypernetworks": _listed(networks.hypernetworks(), options.text("sd_hypernetwork")),
         "upscalers": _listed(networks.upscalers()),
+        "downloads": services.config.admin_key is not None and services.config.fetch_model is not None,
     }
 
 

@@ -116,7 +116,7 @@ async def _made(
         lambda work: work.answer(request),
         content=content,
     )
-    result = await result_or_left(services, entry, http.receive)
+    result = await result_or_left(services, entry, http)
     if result is None:
         return Response(status_code=CLIENT_LEFT)
     answer = cast(Answer, result)

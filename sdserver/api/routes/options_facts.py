@@ -16,7 +16,9 @@ class OptionFact(BaseModel):
     kind: Kind
     value: bool | int | float | str | list[str] | None
     default: bool | int | float | str | list[str] | None
-    choices: list[str] | None = Field(description="what it may be, or what of it does something; null for all")
+    choices: list[str] | None = Field(
+        description="what it may be, or what of it does something; null for all"
+    )
     range: list[float] | None = Field(description="the least and the most")
     acts: bool = Field(description="whether it does anything here")
     about: str = Field(description="what it does, in a sentence; empty where it does nothing")

@@ -23,6 +23,11 @@ class StatusResponse(BaseModel):
     memory: dict[str, JsonValue] | None = Field(description="kind (device or process), used, total in bytes")
     queue: dict[str, JsonValue] = Field(description="running, waiting, capacity, eta_s")
     engine: dict[str, JsonValue] = Field(description="restarts, silent_s")
+    devices: list[dict[str, JsonValue]] = Field(
+        default=[],
+        description="each one's: device, state (starting, ready, restarting or failed), model, running and "
+        "waiting (images), restarts, loads, rows, images, memory (free, total)",
+    )
     states: list[dict[str, JsonValue]] = Field(description="the last ones: state, reason, age_s")
     errors: list[dict[str, JsonValue]] = Field(description="the last ones: error, age_s")
     history: dict[str, Any] = Field(

@@ -20,7 +20,7 @@ from sdserver.prompt.lexicon import Lexicon, Names
 from sdserver.prompt.styles import apply_styles
 
 if TYPE_CHECKING:
-    from sdserver.prompt.clip_tokens import ClipTokens
+    from sdserver.bundle.clip_tokens import ClipTokens
     from sdserver.prompt.count import Counted
 
 MAX_STYLES = 100
@@ -86,7 +86,7 @@ class _Counting:
 
     def _count(self, body: TokensRequest) -> "Counted":
         # They take long to import, and most servers' clients never ask.
-        from sdserver.prompt.clip_tokens import ClipTokens  # noqa: PLC0415
+        from sdserver.bundle.clip_tokens import ClipTokens  # noqa: PLC0415
         from sdserver.prompt.count import Counter  # noqa: PLC0415
 
         vocabulary = self.known = self.known or ClipTokens()

@@ -27,6 +27,7 @@ class Models:
     Attributes:
         embeddings: that may stand in any of its prompts.
         attention: of the passes whose models are made.
+        vaes: that were found, by the checkpoint's file.
     """
 
     sources: Sources
@@ -34,6 +35,7 @@ class Models:
     tiling: bool
     embeddings: tuple[Embedding, ...] = field(default=())
     attention: Attention = field(default=Attention())
+    vaes: dict[str, NetworkFile | None] = field(default_factory=dict)
 
     def model(self, checkpoint: Checkpoint, adapters: tuple[Adapter, ...]) -> Model:
         """What a pass runs on."""
@@ -57,7 +59,10 @@ class Models:
         Raises:
             InvalidField: the option names one that is not there.
         """
-        return self._vae(checkpoint, self.options.text("sd_vae") or _AUTOMATIC_VAE)
+        name = checkpoint.filename
+        if name not in self.vaes:
+            self.vaes[name] = self._vae(checkpoint, self.options.text("sd_vae") or _AUTOMATIC_VAE)
+        return self.vaes[name]
 
     def _vae(self, checkpoint: Checkpoint, chosen: str) -> NetworkFile | None:
         prefers_own = self.options.flag("sd_vae_overrides_per_model_preferences")
