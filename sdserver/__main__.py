@@ -1,12 +1,13 @@
 """`python -m sdserver`: read the settings, run the front, end with its exit code."""
 
 import asyncio
-import logging
 import os
 import sys
 
-from sdserver.app.front import Front
+from sdserver.app.front import EXIT_RESTART, Front, secrets_of
+from sdserver.app.logs import write_logs
 from sdserver.errors import SettingsError
+from sdserver.ops.logs import Redactor
 from sdserver.settings.help import information
 from sdserver.settings.load import load
 
@@ -28,14 +29,23 @@ def main() -> int:
         return 0
     try:
         settings = load(argv, os.environ)
-        logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+        write_logs(
+            settings.log_level,
+            settings.log_format,
+            Redactor(secrets_of(settings, os.environ)),
+            has_access=settings.access_log,
+            has_prompts=settings.log_prompts,
+        )
         for notice in settings.notices:
             say(notice)
 
         async def run() -> int:
             return await Front(settings, os.environ, say).run()
 
-        return asyncio.run(run())
+        code = asyncio.run(run())
+        if code == EXIT_RESTART:
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves, as we were begun
+        return code
     except SettingsError as error:
         sys.stderr.write(f"sdserver: {error}\n")
         return EXIT_USAGE

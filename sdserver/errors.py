@@ -18,13 +18,15 @@
     │   ├── OutOfMemory           the device's memory does not suffice
     │   ├── PoisonJob             the job ended its engine twice
     │   └── EngineFailure         anything else that went wrong on the device
+    │       └── NansException     a network's result is not a number; the name is AUTOMATIC1111's
     ├── CheckpointError           a checkpoint cannot be used
     │   ├── UnreadableCheckpoint  damaged, unsafe, or not a checkpoint
     │   ├── UnsupportedCheckpoint of a family or layout that is not served
     │   └── UnusableAdapter       a LoRA or hypernetwork that is damaged or made for another family
     ├── MissingModel              what is asked for needs a model that is not there
     ├── NotServed                 nothing here does it, whatever the request says
-    └── DownloadError             a file could not be fetched
+    ├── DownloadError             a file could not be fetched
+    └── UploadError               a picture could not be sent to the store
 
 Nothing here knows HTTP: `api.errors` maps this tree to status codes.
 """
@@ -118,6 +120,10 @@ class EngineFailure(JobError):
     """Anything else that went wrong on the device."""
 
 
+class NansException(EngineFailure):
+    """A network's result is not a number."""
+
+
 class CheckpointError(SdServerError):
     """A checkpoint cannot be used."""
 
@@ -144,3 +150,7 @@ class NotServed(SdServerError):
 
 class DownloadError(SdServerError):
     """A file could not be fetched."""
+
+
+class UploadError(SdServerError):
+    """A picture could not be sent to the store."""

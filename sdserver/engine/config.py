@@ -27,6 +27,7 @@ class EngineConfig:
         approx_dir: where the small autoencoders for previews are, empty for nowhere.
         hang_limit: seconds of silence after which the engine is ended and started again; 0 finds them, see
             `engine.watchdog`.
+        checks_numbers: whether a picture that is not made of numbers is a failure, or black.
     """
 
     device: str
@@ -44,3 +45,4 @@ class EngineConfig:
     compiled_dir: str = ""
     cuda_graphs: bool = False
     hang_limit: float = 0.0
+    checks_numbers: bool = True

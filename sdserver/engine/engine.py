@@ -17,6 +17,7 @@ from sdserver.engine.messages import (
     Load,
     Loaded,
     LoadFailed,
+    Returned,
     StopMode,
     Unload,
     Unloaded,
@@ -140,6 +141,13 @@ class Engine:
     def arrange(self, job_ids: Sequence[str]) -> None:
         """Begin jobs that wait in this order; see `Waiting.arrange`."""
         self._waiting.arrange(job_ids)
+
+    def recall(self, job_ids: Sequence[str]) -> None:
+        """Give back jobs that have not begun; others are ignored."""
+        for job_id in job_ids:
+            if self._waiting.remove(job_id):
+                self._previews.forget(job_id)
+                self._emit(Returned(job_id))
 
     def stop(self, job_id: str, mode: StopMode) -> None:
         """End a job early; unknown and finished jobs are ignored."""

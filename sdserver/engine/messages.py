@@ -56,6 +56,13 @@ class Arrange:
 
 
 @dataclass(frozen=True, slots=True)
+class Recall:
+    """Give these jobs back for another engine; each that has not begun is answered by Returned."""
+
+    jobs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """Have this checkpoint loaded before it is needed; answered by Loaded or LoadFailed."""
 
@@ -87,7 +94,7 @@ class Shutdown:
     """Finish the calls in hand and exit."""
 
 
-ToEngine = Submit | Stop | Watch | Arrange | Load | Unload | Keep | Collect | Shutdown
+ToEngine = Submit | Stop | Watch | Arrange | Recall | Load | Unload | Keep | Collect | Shutdown
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +131,13 @@ class Unloaded:
     """No checkpoint is on the device any more, or why there still is. Answers Unload."""
 
     failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The job had not begun, and is the engine's no longer. Answers Recall."""
+
+    job: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +210,8 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class LongCall:
-    """The device's thread may be silent from now on for longer than a batch takes. Ends at the supervisor.
+    """The device's thread may be silent from now on for longer than a batch takes; meanwhile another thread
+    sends Pulse. Ends at the supervisor.
 
     Attributes:
         kind: load, unload, first (batch of its shape) or beside (the checkpoints).
@@ -205,6 +220,11 @@ class LongCall:
 
     kind: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """The process runs, in the middle of a long call. Sent about once a second; ends at the supervisor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,5 +238,17 @@ class Hung:
     seconds: float
 
 
-Answer = Loaded | LoadFailed | Unloaded | Collected
-FromEngine = Answer | BatchRan | Beat | LongCall | Logged | Hung | JobEvent
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """Something went wrong on the device and was made good: its jobs go on.
+
+    Attributes:
+        what: oom (memory did not suffice, and the batch is run in parts) or nan (the VAE's result was not
+            a number, and it goes on in fp32).
+    """
+
+    what: Literal["oom", "nan"]
+
+
+Answer = Loaded | LoadFailed | Unloaded | Collected | Returned
+FromEngine = Answer | BatchRan | Beat | LongCall | Pulse | Logged | Hung | Mended | JobEvent

@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from sdserver.engine.messages import BatchRan, FromEngine, Logged, LongCall
+from sdserver.engine.messages import BatchRan, FromEngine, Logged, LongCall, Mended, Pulse
 from sdserver.errors import EngineFailure
 from sdserver.jobs.events import Previewed, Progress, Started
 
 PAUSE_SECONDS: Final = 0.05
 """How long news that nobody waits for may be held, so that many cross at once."""
-_NEWS: Final = (BatchRan, Logged, LongCall, Previewed, Progress, Started)
+_NEWS: Final = (BatchRan, Logged, LongCall, Mended, Previewed, Pulse, Progress, Started)
 
 
 class Outbox:

@@ -33,6 +33,8 @@ from sdserver.engine.messages import (
     Load,
     LoadFailed,
     MemoryFacts,
+    Mended,
+    Recall,
     Shutdown,
     Stop,
     Submit,
@@ -83,6 +85,8 @@ def _run(
         )
         bundle.take_turns(config.offload)
         bundle.tune(tuning(config))
+        bundle.check_numbers(config.checks_numbers)
+        bundle.tell_mended(lambda what: emit(Mended(what)))
     except SettingsError as error:
         _refuse(str(error), inbox, emit)
         return
@@ -219,5 +223,7 @@ def _dispatch(engine: Engine, message: ToEngine) -> None:
             engine.watch(message)
         case Arrange(jobs):
             engine.arrange(jobs)
+        case Recall(jobs):
+            engine.recall(jobs)
         case Shutdown() | Collect():
             return

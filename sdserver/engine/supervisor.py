@@ -6,13 +6,14 @@ import multiprocessing
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Final
 
 from sdserver.engine import entry, stacks
 from sdserver.engine.config import EngineConfig
-from sdserver.engine.messages import FromEngine, Hung, Logged, LongCall, Shutdown, ToEngine
+from sdserver.engine.messages import FromEngine, Hung, Logged, LongCall, Pulse, Shutdown, ToEngine
 from sdserver.engine.pipe import Wire
 from sdserver.engine.watchdog import Watchdog
 
@@ -96,7 +97,7 @@ class Supervisor:
     async def stacks(self) -> str:
         """The stacks of all threads of the engine; a sentence where there are none."""
         process, pipe = self._process, self._stacks
-        if process is None or pipe is None or process.pid is None or not process.is_alive():
+        if process is None or pipe is None or process.pid is None or _has_ended(process):
             return "There is no engine process now."
         if not self._has_spoken:
             return "The engine process is starting."
@@ -136,7 +137,7 @@ class Supervisor:
             self._look_later()
             return
         process = self._process
-        if process is not None and process.is_alive() and not self._stopping:
+        if process is not None and not _has_ended(process) and not self._stopping:
             self._ending = asyncio.get_running_loop().create_task(self._end_hung(process, silence))
 
     async def _end_hung(self, process: BaseProcess, silence: float) -> None:
@@ -149,11 +150,11 @@ class Supervisor:
             log.error("Its stacks: %s", found or "none, it does not answer.")
         if found:  # it takes signals
             process.terminate()
-            await asyncio.to_thread(process.join, TERMINATE_SECONDS)
-        if process.is_alive():
+            await asyncio.to_thread(_has_ended, process, TERMINATE_SECONDS)
+        if not _has_ended(process):
             process.kill()
-            await asyncio.to_thread(process.join, STOP_SECONDS)
-        if process.is_alive() and self._wire is not None and self._process is process:
+            await asyncio.to_thread(_has_ended, process, STOP_SECONDS)
+        if not _has_ended(process) and self._wire is not None and self._process is process:
             log.critical("The engine process %s cannot be killed; its device hangs.", process.pid)
             self._wire.close()
 
@@ -184,7 +185,7 @@ class Supervisor:
         for message in messages:
             if not isinstance(message, Hung):
                 self._watchdog.heard(message)
-            if isinstance(message, LongCall):
+            if isinstance(message, LongCall | Pulse):
                 continue
             if isinstance(message, Logged):
                 logging.getLogger(message.logger).log(message.level, "%s", message.text)
@@ -193,6 +194,13 @@ class Supervisor:
                 self._on_message(message)
             except Exception as error:  # noqa: BLE001 - told as the loop tells those of its callbacks
                 loop.call_exception_handler({"message": "a message was not taken in", "exception": error})
+
+
+def _has_ended(process: BaseProcess, seconds: float = 0.0) -> bool:
+    """Whether a process ends within so many seconds. Its exit code is left for the thread that receives
+    from it: of two that ask the system for it, one gets none.
+    """
+    return bool(connection.wait([process.sentinel], seconds))
 
 
 def _transmit(outbox: "queue.SimpleQueue[ToEngine | None]", wire: Wire) -> None:

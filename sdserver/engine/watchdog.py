@@ -2,7 +2,9 @@
 
 Whatever the engine says is said by the thread that owns its device: after each batch, and at least once a
 second while there is work. So silence means that this thread stands still, whether the process is stopped,
-the driver hangs or a batch never ends; the threads beside it say nothing of their own.
+the driver hangs or a batch never ends. A call that may take long is announced by that thread; while it runs,
+and only then, another one says once a second that the process lives, so that one that is stopped is found out
+in the middle of a long call, too.
 """
 
 import time
@@ -18,7 +20,10 @@ from sdserver.engine.messages import (
     Load,
     Loaded,
     LoadFailed,
+    Logged,
     LongCall,
+    Pulse,
+    Returned,
     Submit,
     ToEngine,
     Unload,
@@ -60,8 +65,9 @@ class Watchdog:
     def started(self) -> None:
         """A fresh process begins; what the last one was given is forgotten."""
         self._looked = self._sent_at = self._clock()
-        self._silence = 0.0
+        self._silence = self._pulseless = 0.0
         self._allowed: float | None = START_SECONDS
+        self._has_pulse = False
         self._work: set[str] = set()
 
     @property
@@ -72,19 +78,24 @@ class Watchdog:
     @property
     def limit(self) -> float:
         """Seconds of silence that are a hang now."""
-        usual = self._given or (CPU_SECONDS if self._is_cpu else ACCELERATOR_SECONDS)
-        if self._seconds:
-            usual = max(usual, TIMES_MEDIAN * median(self._seconds))
-        if self._seconds and not self._given:
-            usual = max(usual, TIMES_LONGEST * max(self._seconds))
+        usual = self._usual
         if self._allowed is not None:
             return max(usual, self._allowed)
         return usual if self._work else max(usual, REST_SECONDS)
 
     @property
+    def _usual(self) -> float:
+        usual = self._given or (CPU_SECONDS if self._is_cpu else ACCELERATOR_SECONDS)
+        if self._seconds:
+            usual = max(usual, TIMES_MEDIAN * median(self._seconds))
+        if self._seconds and not self._given:
+            usual = max(usual, TIMES_LONGEST * max(self._seconds))
+        return usual
+
+    @property
     def pause(self) -> float:
         """Seconds until `look` should be called again."""
-        return min(1.0 if self._work else 5.0, self.limit / 4)
+        return min(1.0 if self._work else 5.0, self._usual / 4)
 
     def sent(self, message: ToEngine) -> None:
         """The engine was sent something; where it had no work, its silence begins now."""
@@ -98,12 +109,16 @@ class Watchdog:
 
     def heard(self, message: FromEngine) -> None:
         """The engine said something."""
+        self._pulseless = 0.0
+        if isinstance(message, Pulse | Logged):  # others than the device's thread may say that
+            return
         self._silence = 0.0
+        self._has_pulse = isinstance(message, LongCall)
         self._allowed = message.seconds if isinstance(message, LongCall) else None
         match message:
             case BatchRan(seconds=seconds):
                 self._seconds.append(seconds)
-            case Finished(job=job) | Failed(job=job) | Cancelled(job=job):
+            case Finished(job=job) | Failed(job=job) | Cancelled(job=job) | Returned(job=job):
                 self._work.discard(job)
             case Loaded(checkpoint=checkpoint):
                 self._is_cpu = message.device == "cpu"
@@ -121,8 +136,12 @@ class Watchdog:
     def look(self) -> float | None:
         """Seconds of silence if they are too many, else None."""
         now = self._clock()
-        self._silence += min(now - self._looked, 2 * self.pause)
+        passed = min(now - self._looked, 2 * self.pause)
         self._looked = now
+        self._silence += passed
+        self._pulseless += passed
+        if self._has_pulse and self._pulseless > self._usual:
+            return self._pulseless
         return self._silence if self._silence > self.limit else None
 
 

@@ -51,6 +51,16 @@ def test_the_first_preview_waits_until_its_guessed_price_is_saved():
     assert steps == 50, "two steps long, at a share of 4 %"
 
 
+def test_what_the_first_preview_prepares_is_not_owed_for():
+    budget, cold, steps = PreviewBudget(), 5.0, []
+    for step in range(100):
+        budget.worked(0.1)
+        if budget.affordable("cheap", 64, 1):
+            budget.spent("cheap", 64, 1, 0.001 if steps else cold)
+            steps.append(step)
+    assert len(steps) >= 90, "one preview costs its share of a step"
+
+
 def test_no_more_is_saved_than_the_previews_that_are_wanted_cost():
     budget = PreviewBudget()
     looked(budget, 100, 0.1, 0.001)

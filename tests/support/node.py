@@ -61,7 +61,12 @@ class Node:
         data_dir: holds models, outputs, and the process's output.
         flags: beside the ports and folders.
         environ: variables beside the usual ones.
+
+    Attributes:
+        module: what is started.
     """
+
+    module = "sdserver"
 
     def __init__(
         self, data_dir: Path, flags: Sequence[str], environ: Mapping[str, str] | None = None
@@ -72,7 +77,7 @@ class Node:
         self._output = data_dir / f"stdout-{self.port}.log"
         self._errors = data_dir / f"stderr-{self.port}.log"
         command = [
-            *(sys.executable, "-m", "sdserver", "--data-dir", str(data_dir), "--threads", "1"),
+            *(sys.executable, "-m", self.module, "--data-dir", str(data_dir), "--threads", "1"),
             *("--port", str(self.port), "--maintenance-port", str(self.maintenance_port), *flags),
         ]
         kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}

@@ -13,7 +13,7 @@ import torch
 from toy import ToyDevice
 
 from sdserver.calls import EncodeText
-from sdserver.engine import announced, process, stacks
+from sdserver.engine import announced, entry, process, stacks
 from sdserver.engine.announced import Announced
 from sdserver.engine.batcher import Batcher
 from sdserver.engine.costs import Costs
@@ -67,6 +67,10 @@ class Rogue(ToyDevice):
 
 def run(pipe, config, told):
     """As `engine.entry.run`; `config.approx_dir` is where it is noted what was done."""
+    entry.work_or_leave(lambda: _run(pipe, config, told))
+
+
+def _run(pipe, config, told):
     announced.FIRST_SECONDS = announced.LOAD_SECONDS = 1.0  # the limit itself is on trial
     stacks.write_when_asked(told)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
