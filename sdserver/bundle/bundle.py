@@ -1,12 +1,12 @@
 """The loaded checkpoints and the only door to them: runs batches of device calls."""
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
@@ -24,6 +24,7 @@ from sdserver.bundle.memory import DeviceMemory, is_out_of_memory, measure, rele
 from sdserver.bundle.offload import Mover, Offload, Offloading, lodged, offloads
 from sdserver.bundle.parts import Parts
 from sdserver.bundle.preview import SmallLooks
+from sdserver.bundle.readback import numbers_of
 from sdserver.bundle.row_memory import CudaGauge, RowMemory
 from sdserver.bundle.small_vae import SmallVaes
 from sdserver.bundle.spec import Spec
@@ -32,7 +33,7 @@ from sdserver.bundle.tiling import Tiling
 from sdserver.bundle.tuner import Tuner, Tuning
 from sdserver.bundle.unet import Network
 from sdserver.bundle.upscaler import Upscalers
-from sdserver.bundle.vae import PIECES, as_batch, picture_of
+from sdserver.bundle.vae import PIECES, Autoencoder, as_batch, picture_of
 from sdserver.bundle.vae_file import Autoencoders
 from sdserver.calls import (
     Conditioning,
@@ -56,6 +57,7 @@ from sdserver.jobs.model import Adapter, Family, Model, ModelFacts
 log = logging.getLogger(__name__)
 
 Result = ModelFacts | Conditioning | torch.Tensor | Picture | str | Scores | Landmarks | bytes | Exception
+Mend = Literal["oom", "nan"]
 CallT = TypeVar("CallT", bound=DeviceCall)
 
 
@@ -135,13 +137,14 @@ class Bundle:
         SettingsError: the device or the attention kernel cannot be used.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a setting of its own, most have their default
         self,
         device: str = "auto",
         precision: Precision = "auto",
         attention: Attention = "auto",
         max_cached: int = 1,
         allow_pickle: bool = False,
+        *,
         max_overlay_bytes: int = OVERLAY_BYTES,
         approx_dir: str = "",
         is_steady: bool = False,
@@ -150,6 +153,7 @@ class Bundle:
         self._gauge = CudaGauge(self._placement.device) if self._placement.device.type == "cuda" else None
         self._rows = RowMemory(self._gauge, self._placement.dtype.itemsize)
         self._offloading: Offloading = "none"
+        self._checks_numbers = True
         self._mover = Mover(self._placement.device)
         self._allow_pickle = allow_pickle
         self._max_overlay_bytes = max_overlay_bytes
@@ -164,6 +168,7 @@ class Bundle:
         self._small = SmallVaes(folder, self._placement, allow_pickle=allow_pickle)
         self._looks_small = SmallLooks(self._small)
         self._tuner = Tuner(self._placement, Tuning())
+        self._mended: Callable[[Mend], None] = lambda _what: None
 
     @property
     def name(self) -> str:
@@ -181,6 +186,12 @@ class Bundle:
         """
         self._tuner = Tuner(self._placement, tuning)
 
+    def tell_mended(self, mended: Callable[[Mend], None]) -> None:
+        """Tell of what went wrong and was made good: oom where a batch is run in parts, for memory did not
+        suffice, and nan where a VAE goes on in fp32.
+        """
+        self._mended = mended
+
     def device_name(self) -> str:
         """The device as its maker names it."""
         if self._placement.device.type != "cuda":
@@ -194,6 +205,10 @@ class Bundle:
     def rows_that_fit(self, key: Key) -> int | None:
         """Rows of a batch key that the device's free memory suffices for; None if nobody knows."""
         return self._rows.fitting(key)
+
+    def check_numbers(self, checks: bool) -> None:
+        """Whether a picture that is not made of numbers is a failure, or black."""
+        self._checks_numbers = checks
 
     def collect(self) -> None:
         """Give back memory that nothing uses."""
@@ -274,14 +289,14 @@ class Bundle:
                 return self._split(
                     [c for c in calls if isinstance(c, Decode)],
                     lambda c: self._decode(loaded, c),
-                    [partial(self._decode, loaded, piece=piece) for piece in pieces_of(model.decoder)],
+                    [partial(self._decode, loaded, piece=piece) for piece in pieces_of(model, model.decoder)],
                 )
             case Encode(model):
                 loaded = self._use(model)
                 return self._split(
                     [c for c in calls if isinstance(c, Encode)],
                     lambda c: self._encode(loaded, c),
-                    [partial(self._encode, loaded, piece=piece) for piece in pieces_of(model.encoder)],
+                    [partial(self._encode, loaded, piece=piece) for piece in pieces_of(model, model.encoder)],
                 )
             case _:
                 return self._run_beside(calls)
@@ -297,15 +312,16 @@ class Bundle:
         model = calls[0].model
         latents = as_batch([call.latent for call in calls])
         vae = loaded.vaes.get(model.vae)
-        if model.decoder == "taesd":
-            values = self._small.decoded(latents, loaded.spec.family)
-        elif calls[0].as_values:
-            values = vae.values(latents, tiling=model.tiling, attention=model.attention, piece=piece)
-        else:
-            return list(vae.decode(latents, tiling=model.tiling, attention=model.attention, piece=piece))
+        with self._noting(vae):
+            if model.decoder == "taesd":
+                values = self._small.decoded(latents, loaded.spec.family)
+            elif calls[0].as_values:
+                values = vae.values(latents, tiling=model.tiling, attention=model.attention, piece=piece)
+            else:
+                return list(vae.decode(latents, tiling=model.tiling, attention=model.attention, piece=piece))
         if calls[0].as_values:
             return list(values.to(calls[0].latent.device))
-        return [picture_of(image) for image in values]
+        return [picture_of(image if self._checks_numbers else numbers_of(image)) for image in values]
 
     def _encode(self, loaded: _Loaded, calls: Sequence[Encode], *, piece: int = 0) -> list[Result]:
         model = calls[0].model
@@ -313,11 +329,21 @@ class Bundle:
         if model.encoder == "taesd":
             latents: Sequence[Result] = list(self._small.encoded(pixels, loaded.spec.family))
         else:
-            latents = loaded.vaes.get(model.vae).encode(pixels, tiling=model.tiling, piece=piece)
+            vae = loaded.vaes.get(model.vae)
+            with self._noting(vae):
+                latents = vae.encode(pixels, tiling=model.tiling, piece=piece)
         return [
             latent.to(call.pixels.device) if isinstance(latent, torch.Tensor) else latent
             for latent, call in zip(latents, calls, strict=True)
         ]
+
+    @contextmanager
+    def _noting(self, vae: Autoencoder) -> Iterator[None]:
+        """Have the VAE check its results as asked for, and tell if it goes over to fp32 meanwhile."""
+        vae.checks_numbers, before = self._checks_numbers, vae.upcasts
+        yield
+        if vae.upcasts > before:
+            self._mended("nan")
 
     def _run_beside(self, calls: Sequence[DeviceCall]) -> list[Result]:
         """Calls that no checkpoint is loaded for."""
@@ -376,12 +402,25 @@ class Bundle:
         for loaded in self._checkpoints:
             loaded.adapted.drop_unused()
             loaded.network.forget()
+            loaded.vaes.forget()
         release(self._placement.device)
-        if len(calls) == 1 and thrifty:
+        if len(calls) == 1 and not thrifty:
+            return [OutOfMemory("The device's memory does not suffice: ask for a smaller picture.")]
+        results = self._in_parts(calls, operate, thrifty)
+        if not any(isinstance(result, OutOfMemory) for result in results):
+            self._mended("oom")
+        return results
+
+    def _in_parts(
+        self,
+        calls: Sequence[CallT],
+        operate: Callable[[Sequence[CallT]], Sequence[Result]],
+        thrifty: Sequence[Callable[[Sequence[CallT]], Sequence[Result]]],
+    ) -> list[Result]:
+        """The rest of `_split`: halves, or one call in a thrifty way."""
+        if len(calls) == 1:
             log.warning("The device's memory does not suffice for a picture at once; it is made in pieces.")
             return self._split(calls, thrifty[0], thrifty[1:], is_measured=False)
-        if len(calls) == 1:
-            return [OutOfMemory("The device's memory does not suffice: ask for a smaller picture.")]
         half = len(calls) // 2
         return self._split(calls[:half], operate, thrifty) + self._split(calls[half:], operate, thrifty)
 
@@ -473,15 +512,20 @@ class Bundle:
         )
 
 
-def pieces_of(autoencoder: str) -> tuple[int, ...]:
-    """Sides of the pieces in which an autoencoder may work; the small one is never short of memory."""
-    return () if autoencoder == "taesd" else PIECES
+def pieces_of(model: Model, autoencoder: str) -> tuple[int, ...]:
+    """Sides of the pieces in which an autoencoder may work. The small one is never short of memory, and
+    pictures whose edges meet would have seams within.
+    """
+    return () if autoencoder == "taesd" or model.tiling else PIECES
 
 
 def _predict(loaded: _Loaded, calls: Sequence[Predict]) -> list[Result]:
     """One UNet batch of the rows that fit the network."""
     results: list[Result | None] = [_misfit(loaded.spec, call) for call in calls]
-    rows = [call for call, misfit in zip(calls, results, strict=True) if misfit is None]
+    fit = [index for index, misfit in enumerate(results) if misfit is None]
+    # Texts of equal length attend together where they stand together.
+    fit.sort(key=lambda index: len(calls[index].conditioning.context))
+    rows = [calls[index] for index in fit]
     if rows:
         vectors = [call.conditioning.vector for call in rows if call.conditioning.vector is not None]
         loaded.bring("unet")
@@ -495,8 +539,8 @@ def _predict(loaded: _Loaded, calls: Sequence[Predict]) -> list[Result]:
         )
         places = {call.x.device for call in rows}
         by_place = {place: predicted.to(place).unbind() for place in places}
-        answers = iter([by_place[call.x.device][index] for index, call in enumerate(rows)])
-        return [next(answers) if result is None else result for result in results]
+        for row, (index, call) in enumerate(zip(fit, rows, strict=True)):
+            results[index] = by_place[call.x.device][row]
     return [result for result in results if result is not None]
 
 

@@ -21,3 +21,9 @@ def joined(contexts: Sequence[Tensor]) -> Tensor:
     """
     tokens = math.lcm(*(len(context) for context in contexts))
     return as_batch([context.repeat(tokens // len(context), 1) for context in contexts])
+
+
+def outgrow(contexts: Tensor | Sequence[Tensor]) -> bool:
+    """Whether contexts (tokens, width) must be repeated beyond the longest one to become equally long."""
+    lengths = {len(context) for context in contexts}
+    return math.lcm(*lengths) > max(lengths)

@@ -1,14 +1,16 @@
 """One text encoder: rows of token ids in, the vectors of one of its layers out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sdserver.bundle.device import Placement
+from sdserver.bundle.lean_text import LeanText, is_plain
 from sdserver.bundle.spec import Spec, TextKind
 from sdserver.bundle.tokenizer import clip_bracket_factors, tokenize
 from sdserver.errors import InvalidField
@@ -52,6 +54,7 @@ class TextEncoder:
         self._spec = spec
         self._device = placement.device
         self._pooled = self._trunk is not model
+        self._lean = LeanText(model) if is_plain(model) else None
         self._kind: TextKind = kind
         self.vocabulary: Vocabulary = CLIP if kind == "clip" else OPEN_CLIP
 
@@ -107,25 +110,21 @@ class TextEncoder:
 
     def _forward(self, rows: Sequence[Row], layer: int, learned: Learned) -> tuple[Tensor, Tensor | None]:
         tokens = torch.tensor([row.tokens for row in rows], device=self._device)
-        with self._learning(rows, learned):
-            output = self._model(tokens, output_hidden_states=True)
-        hidden: Tensor = output.hidden_states[-layer]
+        stand_in = partial(_stand_in, rows, learned)
+        if self._lean is not None and not self._lean.is_watched:
+            hidden, pooled = self._lean(tokens, layer, stand_in)
+        else:
+            with self._learning(stand_in):
+                output = self._model(tokens, output_hidden_states=True)
+            hidden, pooled = output.hidden_states[-layer], output.text_embeds if self._pooled else None
         if self._spec.family != "sdxl":
             hidden = self._trunk.final_layer_norm(hidden)
-        return hidden.float(), output.text_embeds.float() if self._pooled else None
+        return hidden.float(), None if pooled is None else pooled.float()
 
     @contextmanager
-    def _learning(self, rows: Sequence[Row], learned: Learned) -> Iterator[None]:
+    def _learning(self, stand_in: Callable[[Tensor], None]) -> Iterator[None]:
         """Have the rows' textual inversions stand in for the token vectors at their positions."""
-
-        def stand_in(_module: nn.Module, _given: Any, vectors: Tensor) -> Tensor:
-            for line, row in zip(vectors, rows, strict=True):
-                for placed in row.embeddings:
-                    own = learned[placed.embedding][: len(line) - placed.position]
-                    line[placed.position : placed.position + len(own)] = own.to(line)
-            return vectors
-
-        handle = self._tokens().register_forward_hook(stand_in)
+        handle = self._tokens().register_forward_hook(lambda _module, _given, vectors: stand_in(vectors))
         try:
             yield
         finally:
@@ -139,3 +138,11 @@ class TextEncoder:
         if self._spec.family == "sdxl":
             return prompt.sdxl_clip_l_skip and self._kind == "clip"
         return self._spec.family == "sd1"
+
+
+def _stand_in(rows: Sequence[Row], learned: Learned, vectors: Tensor) -> None:
+    """Overwrite token vectors (n, length, width) by the rows' textual inversions at their positions."""
+    for line, row in zip(vectors, rows, strict=True):
+        for placed in row.embeddings:
+            own = learned[placed.embedding][: len(line) - placed.position]
+            line[placed.position : placed.position + len(own)] = own.to(line)

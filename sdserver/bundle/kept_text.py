@@ -2,9 +2,10 @@
 step to step.
 """
 
-import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Final, Protocol
 from weakref import ref
 
@@ -13,13 +14,30 @@ from torch import Tensor
 
 from sdserver.bundle.contexts import joined
 from sdserver.bundle.lean_layers import linear
+from sdserver.bundle.vae import as_batch
 
 BYTES: Final = 256 * 2**20
 BATCH_BYTES: Final = 64 * 2**20
 BATCHES_KEPT: Final = 2
 WEIGHTS_KNOWN: Final = 8
+LANES: Final = 16
+"""Of a processor's vectors: softmax over a multiple of these takes half as long."""
 
 Pair = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Neighbouring rows of a batch whose texts are equally long.
+
+    Attributes:
+        rows: which.
+        key, value: (rows, tokens, channels) both, or factors of products, see `as_factors`.
+    """
+
+    rows: slice
+    key: Tensor
+    value: Tensor
 
 
 class Layer(Protocol):
@@ -44,6 +62,7 @@ class Text:
     def __init__(self, contexts: Sequence[Tensor]) -> None:
         self._contexts = contexts
         self._context: Tensor | None = None
+        self._wholes: list[tuple[slice, Tensor]] | None = None
 
     def context(self) -> Tensor:
         """(n, tokens, width); shorter ones are repeated."""
@@ -51,16 +70,16 @@ class Text:
             self._context = joined(self._contexts)
         return self._context
 
-    def projected(self, layer: Layer, *, as_factors: bool = False) -> Pair:
-        """Keys and values.
+    def projected(self, layer: Layer, *, as_factors: bool = False) -> list[Part]:
+        """Keys and values of all rows, in order.
 
         Args:
             layer: of the network.
-            as_factors: whether they are to be factors of products, (n * heads, channels of a head, tokens),
-                scaled as attention is, and (n * heads, tokens, channels of a head), instead of
-                (n, tokens, channels) both.
+            as_factors: see `as_factors`.
         """
-        return _project(layer, self.context(), as_factors)
+        if self._wholes is None:
+            self._wholes = [(rows, as_batch(self._contexts[rows])) for rows in runs(self._contexts)]
+        return [Part(rows, *_project(layer, whole, as_factors)) for rows, whole in self._wholes]
 
 
 class KnownText(Text):
@@ -74,21 +93,22 @@ class KnownText(Text):
     def __init__(self, projections: Sequence["Projection"], *, is_kept: bool) -> None:
         super().__init__([projection.context for projection in projections])
         self._projections = projections
-        self._tokens = math.lcm(*(len(projection.context) for projection in projections))
+        self._runs = [(rows, projections[rows]) for rows in runs(self._contexts)]
         self._is_kept = is_kept
-        self._pairs: dict[tuple[int, bool], Pair] = {}
+        self._parts: dict[tuple[int, bool], list[Part]] = {}
 
-    def projected(self, layer: Layer, *, as_factors: bool = False) -> Pair:
+    def projected(self, layer: Layer, *, as_factors: bool = False) -> list[Part]:
         """See `Text.projected`."""
         place = id(layer), as_factors
-        pair = self._pairs.get(place)
-        if pair is None:
-            pairs = [projection.pair(layer, as_factors) for projection in self._projections]
-            keys = [_repeated(pair[0], 2 if as_factors else 1, self._tokens) for pair in pairs]
-            pair = torch.cat(keys), torch.cat([_repeated(pair[1], 1, self._tokens) for pair in pairs])
+        parts = self._parts.get(place)
+        if parts is None:
+            parts = [
+                Part(rows, *map(torch.cat, zip(*(one.pair(layer, as_factors) for one in run), strict=True)))
+                for rows, run in self._runs
+            ]
             if self._is_kept:
-                self._pairs[place] = pair
-        return pair
+                self._parts[place] = parts
+        return parts
 
 
 class Projection:
@@ -154,7 +174,7 @@ class KeptTexts:
             return Text([context.to(device, dtype) for context in contexts])
         self._trim()
         found = {name: self._projection(weights, given, device, dtype) for name, given in distinct.items()}
-        tokens = math.lcm(*(len(context) for context in distinct.values())) * len(contexts)
+        tokens = sum(map(len, contexts))
         is_kept = tokens * width <= BATCH_BYTES
         batch = KnownText([found[name] for name in names], is_kept=is_kept)
         if is_kept:
@@ -198,21 +218,38 @@ class KeptTexts:
         return self._count
 
 
-def _project(layer: Layer, context: Tensor, as_factors: bool) -> Pair:
+def runs(contexts: Sequence[Tensor]) -> Iterator[slice]:
+    """Neighbours of equal length."""
+    start = 0
+    for _, run in groupby(contexts, key=len):
+        stop = start + sum(1 for _ in run)
+        yield slice(start, stop)
+        start = stop
+
+
+def as_factors(keys: Tensor, values: Tensor, heads: int) -> Pair:
+    """Keys and values (n, tokens, channels) as factors of attention by products of matrices.
+
+    Keys are repeated until their number is a multiple of `LANES`. A repeated one has no value; so a query's
+    result is its share of values, divided by its share of keys that are not repeated.
+
+    Returns:
+        (n * heads, channels of a head, keys), scaled as attention is, and (n * heads, keys, channels of a
+        head and one): the value, and whether it counts.
+    """
+    rows, tokens, channels = keys.shape
+    size, count = channels // heads, tokens + -tokens % LANES
+    by_head = keys.view(rows, tokens, heads, size).permute(0, 2, 3, 1) * size**-0.5
+    left = by_head.index_select(3, torch.arange(count, device=keys.device) % tokens)
+    right = values.new_zeros(rows, heads, count, size + 1)
+    right[:, :, :tokens, :size] = values.view(rows, tokens, heads, size).transpose(1, 2)
+    right[:, :, :tokens, size] = 1
+    return left.reshape(rows * heads, size, count), right.view(rows * heads, count, size + 1)
+
+
+def _project(layer: Layer, context: Tensor, are_factors: bool) -> Pair:
     """Keys and values of (n, tokens, width), see `Text.projected`."""
     rows, tokens, width = context.shape
     flat = context.reshape(rows * tokens, width)
     keys, values = (linear(module, flat).view(rows, tokens, -1) for module in (layer.keys, layer.values))
-    if not as_factors:
-        return keys, values
-    size = keys.shape[-1] // layer.heads
-    by_head = keys.view(rows, tokens, layer.heads, size).permute(0, 2, 3, 1) * size**-0.5
-    return (
-        by_head.reshape(-1, size, tokens),
-        values.view(rows, tokens, layer.heads, size).transpose(1, 2).reshape(-1, tokens, size),
-    )
-
-
-def _repeated(x: Tensor, side: int, length: int) -> Tensor:
-    times = length // x.shape[side]
-    return x if times == 1 else torch.cat([x] * times, dim=side)
+    return as_factors(keys, values, layer.heads) if are_factors else (keys, values)

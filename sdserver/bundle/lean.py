@@ -4,7 +4,6 @@ The same layers in the same order: planes stay in `channels_last` order from the
 last, tokens are views of them, and what a text is projected to is kept from step to step.
 """
 
-import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -14,14 +13,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sdserver.bundle.kept_text import Text
+from sdserver.bundle.kept_times import BYTES, KeptTimes
 from sdserver.bundle.lean_attention import Block
-from sdserver.bundle.lean_layers import Convolver, activated_norm, as_planes, as_tokens, group_norm, linear
+from sdserver.bundle.lean_layers import (
+    Convolver,
+    Residual,
+    Times,
+    activated_norm,
+    as_planes,
+    as_tokens,
+    group_norm,
+    linear,
+)
 from sdserver.bundle.memory import host_memory, spare_of
 from sdserver.bundle.winograd import Winograd
 
 _DOWN: Final = {"CrossAttnDownBlock2D", "DownBlock2D"}
 _UP: Final = {"CrossAttnUpBlock2D", "UpBlock2D"}
-_PERIOD: Final = 10000
 
 _EXPECTED: Final[Mapping[str, object]] = MappingProxyType(
     {
@@ -75,20 +83,20 @@ class Lean:
         unet: diffusers' UNet2DConditionModel on its device, its up-sampling by `UpsampleThenFit`.
         max_bytes: memory for kernels that are transformed, see `Winograd`; by default half of what is spare
             now.
+        max_times: memory for embeddings of timesteps, see `KeptTimes`.
     """
 
-    def __init__(self, unet: Any, max_bytes: int | None = None) -> None:
+    def __init__(self, unet: Any, max_bytes: int | None = None, max_times: int = BYTES) -> None:
         self._unet = unet
         if max_bytes is None:
             max_bytes = (spare_of(host_memory()) or 0) // 2
         layers = [module for module in unet.modules() if isinstance(module, nn.Conv2d)]
         self._winograd = Winograd(layers, max_bytes)
         self._convolve = convolve = Convolver(self._winograd)
-        self._frequencies: Tensor | None = None
         self._down = [_Level(block, "downsamplers", convolve) for block in unet.down_blocks]
         self._up = [_Level(block, "upsamplers", convolve) for block in unet.up_blocks]
         self._middle = _Middle(unet.mid_block, convolve)
-        self._residuals = [module for module in unet.modules() if hasattr(module, "time_emb_proj")]
+        self._times = KeptTimes(unet, max_times)
         parts: list[_Level | _Middle] = [*self._down, self._middle, *self._up]
         self.blocks = [block for part in parts for place in part.places for block in place.blocks]
 
@@ -118,31 +126,7 @@ class Lean:
     def clear(self) -> None:
         """Free the memory of what is kept for later calls."""
         self._winograd.clear()
-
-    def _times(self, timesteps: Tensor, vector: Tensor | None, dtype: torch.dtype) -> "Times":
-        """What each residual block adds for the timestep, and for SDXL's vector."""
-        unet = self._unet
-        waves = self._waves(timesteps).to(dtype)
-        embedded = _embedded(unet.time_embedding, waves)
-        if vector is not None:
-            embedded = embedded + _embedded(unet.class_embedding, vector)
-        active = functional.silu(embedded)
-        return {
-            id(module): linear(module.time_emb_proj, active)[:, :, None, None] for module in self._residuals
-        }
-
-    def _waves(self, timesteps: Tensor) -> Tensor:
-        """Cosines and sines of the timesteps (n,), float32."""
-        if self._frequencies is None or self._frequencies.device != timesteps.device:
-            half = self._unet.time_proj.num_channels // 2
-            numbers = torch.arange(half, dtype=torch.float32, device=timesteps.device)
-            self._frequencies = torch.exp(-math.log(_PERIOD) * numbers / half)
-        angles = timesteps[:, None] * self._frequencies
-        return torch.cat([angles.cos(), angles.sin()], dim=-1)
-
-
-Times = Mapping[int, Tensor]
-"""(n, channels, 1, 1) by the residual block's `id`."""
+        self._times.clear()
 
 
 class _Place:
@@ -166,7 +150,7 @@ class _Level:
 
     def __init__(self, block: Any, sampling: str, convolve: Convolver) -> None:
         self.places = [_Place(place) for place in getattr(block, "attentions", ())]
-        self._residuals = [_Residual(residual, convolve) for residual in block.resnets]
+        self._residuals = [Residual(residual, convolve) for residual in block.resnets]
         self._sampling = list(getattr(block, sampling) or ())
         self._convolve = convolve
 
@@ -203,7 +187,7 @@ class _Middle:
 
     def __init__(self, block: Any, convolve: Convolver) -> None:
         self.places = [_Place(place) for place in block.attentions]
-        self._residuals = [_Residual(residual, convolve) for residual in block.resnets]
+        self._residuals = [Residual(residual, convolve) for residual in block.resnets]
 
     def __call__(self, h: Tensor, times: Times, text: Text) -> Tensor:
         first, *others = self._residuals
@@ -211,23 +195,3 @@ class _Middle:
         for place, residual in zip(self.places, others, strict=True):
             h = residual(place(h, text), times)
         return h
-
-
-class _Residual:
-    """diffusers' ResnetBlock2D."""
-
-    def __init__(self, module: Any, convolve: Convolver) -> None:
-        self._module = module
-        self._convolve = convolve
-
-    def __call__(self, x: Tensor, times: Times) -> Tensor:
-        module, convolve = self._module, self._convolve
-        h = convolve(module.conv1, activated_norm(module.norm1, x)).add_(times[id(module)])
-        h = convolve(module.conv2, activated_norm(module.norm2, h))
-        shortcut = module.conv_shortcut
-        return h.add_(x if shortcut is None else convolve(shortcut, x))
-
-
-def _embedded(module: Any, x: Tensor) -> Tensor:
-    """Diffusers' TimestepEmbedding."""
-    return linear(module.linear_2, functional.silu(linear(module.linear_1, x), inplace=True))

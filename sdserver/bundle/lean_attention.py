@@ -14,6 +14,11 @@ FEW_TOKENS: Final = 64
 larger blocks.
 """
 
+THOUGHT_OF: Final = 1024
+"""Tokens that pass the feed-forward layers of a CPU at once, so that the wide ones between find the memory of
+those before instead of fresh pages.
+"""
+
 
 class Block:
     """diffusers' BasicTransformerBlock. One that something is hooked to (hypernetworks, merged tokens, tiles)
@@ -54,7 +59,9 @@ class Block:
         block = self._block
         tokens = tokens.add_(self._attend(layer_norm(block.norm1, tokens), rows))
         tokens = tokens.add_(self._look_up(layer_norm(block.norm2, tokens), rows, text))
-        return tokens.add_(self._think(layer_norm(block.norm3, tokens)))
+        for some in torch.split(tokens, THOUGHT_OF if tokens.is_cpu else len(tokens)):
+            some.add_(self._think(layer_norm(block.norm3, some)))
+        return tokens
 
     def _attend(self, x: Tensor, rows: int) -> Tensor:
         attention = self._self
@@ -66,17 +73,18 @@ class Block:
         return linear(attention.to_out[0], found.transpose(1, 2).reshape(x.shape))
 
     def _look_up(self, x: Tensor, rows: int, text: Text) -> Tensor:
-        attention = self._cross
-        query = _by_head(linear(attention.to_q, x).view(rows, -1, x.shape[-1]), self.heads)
-        if query.is_cpu and query.shape[2] <= FEW_TOKENS:
-            key, value = text.projected(self, as_factors=True)
-            found = _by_products(query, key, value)
-        else:
-            key, value = text.projected(self)
-            found = functional.scaled_dot_product_attention(
-                query, _by_head(key, self.heads), _by_head(value, self.heads)
-            )
-        return linear(attention.to_out[0], found.transpose(1, 2).reshape(x.shape))
+        attention, heads = self._cross, self.heads
+        query = _by_head(linear(attention.to_q, x).view(rows, -1, x.shape[-1]), heads)
+        found = x.view(rows, -1, heads, query.shape[-1])
+        by_products = query.is_cpu and query.shape[2] <= FEW_TOKENS
+        for part in text.projected(self, as_factors=by_products):
+            asked, answers = query[part.rows], found[part.rows].transpose(1, 2)
+            if by_products:
+                _by_products(asked, part.key, part.value, answers)
+            else:
+                key, value = _by_head(part.key, heads), _by_head(part.value, heads)
+                answers.copy_(functional.scaled_dot_product_attention(asked, key, value))
+        return linear(attention.to_out[0], x)
 
     def _think(self, x: Tensor) -> Tensor:
         """Diffusers' GEGLU; its halves are computed apart, for their memory then needs no copy."""
@@ -92,8 +100,9 @@ def _by_head(x: Tensor, heads: int) -> Tensor:
     return x.view(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
 
 
-def _by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention of queries (rows, heads, n, d) to the factors that `Text.projected` gives."""
-    rows, heads, tokens, _ = query.shape
-    likeness = torch.bmm(query.reshape(rows * heads, tokens, -1), key)
-    return torch.bmm(torch.softmax(likeness, dim=-1), value).view(query.shape)
+def _by_products(query: Tensor, key: Tensor, value: Tensor, found: Tensor) -> None:
+    """Attention of queries (rows, heads, n, d) to what `kept_text.as_factors` makes."""
+    rows, heads, tokens, size = query.shape
+    shares = torch.bmm(query.reshape(rows * heads, tokens, size), key)
+    sums = torch.bmm(torch.softmax(shares, dim=-1, out=shares), value).view(rows, heads, tokens, size + 1)
+    torch.div(sums[..., :size], sums[..., size:], out=found)

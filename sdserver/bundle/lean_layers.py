@@ -4,6 +4,7 @@ Tensors of planes are (n, channels, h, w) in `channels_last` order; tokens are (
 the same memory. Parameters are looked up at each call, for adapters swap them.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
@@ -19,6 +20,9 @@ prepare itself than to compute so little.
 
 OUTWEIGHED: Final = 256
 """Pixels that a large kernel outweighs even where Winograd's way is open."""
+
+Times = Mapping[int, Tensor]
+"""(n, channels, 1, 1) by the residual block's `id`: what it adds for the timestep."""
 
 
 def parameters(module: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
@@ -94,6 +98,23 @@ class Convolver:
         if takes:
             return self._winograd(module, x)
         return torch.conv2d(x, weight, bias, module.stride, module.padding)
+
+
+class Residual:
+    """diffusers' ResnetBlock2D."""
+
+    def __init__(self, module: Any, convolve: Convolver) -> None:
+        self._module = module
+        self._convolve = convolve
+
+    def __call__(self, x: Tensor, times: Times | None = None) -> Tensor:
+        module, convolve = self._module, self._convolve
+        h = convolve(module.conv1, activated_norm(module.norm1, x))
+        if times is not None:
+            h = h.add_(times[id(module)])
+        h = convolve(module.conv2, activated_norm(module.norm2, h))
+        shortcut = module.conv_shortcut
+        return h.add_(x if shortcut is None else convolve(shortcut, x))
 
 
 def _outweighs(weight: Tensor, pixels: int, has_other_way: bool) -> bool:

@@ -3,14 +3,20 @@
 import torch
 from torch import Tensor
 
-from sdserver.errors import EngineFailure
+from sdserver.errors import NansException
 from sdserver.jobs.events import Picture
 
+NOT_OF_THE_UNET = "The UNet's result is not a number: start the server with precision fp32 or bf16."
 NO_NUMBER = "The networks' result is not a number: start the server with precision fp32 or bf16."
 
 
+def numbers_of(values: Tensor) -> Tensor:
+    """The values, black in the place of what is not a number."""
+    return values.nan_to_num(nan=-1.0, posinf=1.0, neginf=-1.0)
+
+
 def pictures_of(images: Tensor) -> list[Picture | Exception]:
-    """The bytes of values (n, 3, height, width) in -1..1; an EngineFailure where one is not a number.
+    """The bytes of values (n, 3, height, width) in -1..1; a NansException where one is not a number.
 
     Values are clamped to 0..1, scaled by 255 and truncated, not rounded: A1111's way. A CUDA device makes the
     bytes, sends them to memory that it writes to directly, and is waited for once.
@@ -25,6 +31,6 @@ def pictures_of(images: Tensor) -> list[Picture | Exception]:
     are_sound = sound.tolist()
     _, height, width, _ = pixels.shape
     return [
-        Picture(width, height, picture.tobytes()) if is_sound else EngineFailure(NO_NUMBER)
+        Picture(width, height, picture.tobytes()) if is_sound else NansException(NO_NUMBER)
         for picture, is_sound in zip(pixels.cpu().numpy(), are_sound, strict=True)
     ]

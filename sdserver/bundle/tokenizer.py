@@ -1,4 +1,4 @@
-"""CLIP's tokenizer: token ids of text, offline. The vocabulary is `prompt.clip_tokens`'."""
+"""CLIP's tokenizer: token ids of text, offline. The vocabulary is `clip_tokens`'."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -6,8 +6,8 @@ from types import MappingProxyType
 
 from transformers import CLIPTokenizer
 
+from sdserver.bundle.clip_tokens import cleaned, read_merges, vocabulary_of
 from sdserver.bundle.spec import TextKind
-from sdserver.prompt.clip_tokens import cleaned, read_merges, vocabulary_of
 from sdserver.prompt.old_emphasis import bracket_factors
 
 START_ID, END_ID = 49406, 49407

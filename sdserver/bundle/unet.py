@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sdserver.bundle.attention_kernel import preferred
+from sdserver.bundle.contexts import outgrow
 from sdserver.bundle.device import Placement
 from sdserver.bundle.faster import Faster
 from sdserver.bundle.kept_text import KeptTexts, Text
@@ -41,7 +42,9 @@ class Network:
         if placement.use_xformers:
             _use_xformers(unet)
         elif is_plain(unet):
-            self._lean = Lean(unet, max_bytes=0 if placement.is_steady else None)
+            # What is kept of a timestep is rounded by how many were new with it.
+            spared = {"max_bytes": 0, "max_times": 0} if placement.is_steady else {}
+            self._lean = Lean(unet, **spared)
             self._texts = KeptTexts(self._lean.blocks)
 
     def call_modules(self) -> None:
@@ -78,7 +81,7 @@ class Network:
         wide = None if vector is None else vector.to(device, dtype)
         moments = timesteps.to(device, torch.float32)
         with self._attention.cheapened(attention, evaluation, size), preferred(self._kernel):
-            if self._faster is None:
+            if self._faster is None or (self._lean is not None and outgrow(context)):
                 predicted = self._evaluate(sample, moments, self._text(context), wide)
             else:
                 predicted = self._faster.predict(

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from sdserver.bundle.device import Placement
-from sdserver.bundle.readback import NO_NUMBER, pictures_of
+from sdserver.bundle.lean_decoder import LeanDecoder, is_plain
+from sdserver.bundle.memory import host_memory, spare_of
+from sdserver.bundle.readback import NO_NUMBER, NOT_OF_THE_UNET, numbers_of, pictures_of
 from sdserver.bundle.self_attention import tiled_decoder
 from sdserver.bundle.spec import Spec
 from sdserver.bundle.tiling import Tiling
-from sdserver.errors import EngineFailure
+from sdserver.errors import NansException
 from sdserver.jobs.events import Picture
 from sdserver.jobs.model import Attention
 
@@ -30,6 +32,10 @@ class Autoencoder:
 
     Args:
         vae: diffusers' AutoencoderKL, in `channels_last` order.
+
+    Attributes:
+        checks_numbers: whether a result that is not a number is a failure; if not, it is black.
+        upcasts: how often it went over to fp32.
     """
 
     def __init__(self, vae: nn.Module, spec: Spec, placement: Placement) -> None:
@@ -38,21 +44,27 @@ class Autoencoder:
         self._device = placement.device
         self._dtype = placement.dtype
         self._tiling = Tiling(vae)
+        self.checks_numbers = True
+        self.upcasts = 0
         self._encoder_order = torch.channels_last
         if placement.device.type == "cpu":
             # A flat picture's latent hangs on the order of the sums, and A1111 sums in this one.
             self._encoder_order = torch.contiguous_format
             _order_encoder(vae, self._encoder_order)
+        most = 0 if placement.is_steady else (spare_of(host_memory()) or 0) // 4
+        self._lean = LeanDecoder(vae, most) if is_plain(vae) else None
 
     def decode(
         self, latents: Tensor, *, tiling: bool = False, attention: Attention = PLAIN, piece: int = 0
     ) -> list[Picture | Exception]:
-        """Decode latents (n, channels, h, w) to n pictures, or an EngineFailure where there is none.
+        """Decode latents (n, channels, h, w) to n pictures, or a NansException where there is none.
 
         Values are clamped to 0..1, scaled by 255 and truncated, not rounded: A1111's way. With `piece` this
         is done in overlapping pieces of so many cells a side, which takes less memory and is not quite exact.
         """
-        return pictures_of(self.values(latents, tiling=tiling, attention=attention, piece=piece))
+        values = self.values(latents, tiling=tiling, attention=attention, piece=piece)
+        pictures = pictures_of(values if self.checks_numbers else numbers_of(values))
+        return [_blamed(picture, latent) for picture, latent in zip(pictures, latents, strict=True)]
 
     def values(
         self, latents: Tensor, *, tiling: bool = False, attention: Attention = PLAIN, piece: int = 0
@@ -95,11 +107,17 @@ class Autoencoder:
 
     def move(self, device: torch.device) -> None:
         """Have the parameters lie on a device; it runs only on its own."""
+        self.forget()
         self._vae.to(device)
 
+    def forget(self) -> None:
+        """Free the memory of what is kept for later calls."""
+        if self._lean is not None:
+            self._lean.clear()
+
     def encode(self, pixels: Tensor, *, tiling: bool = False, piece: int = 0) -> list[Tensor | Exception]:
-        """Encode pixels (n, 3, height, width) in -1..1 to n latents (channels, h, w), float32, or an
-        EngineFailure where there is none. `piece` as for `decode`.
+        """Encode pixels (n, 3, height, width) in -1..1 to n latents (channels, h, w), float32, or a
+        NansException where there is none. `piece` as for `decode`.
         """
         self._tiling.switch(tiling)
         with in_pieces(self._vae, piece):
@@ -107,12 +125,15 @@ class Autoencoder:
             if self._overflows(pixels, latents):
                 self._to_fp32()
                 latents = self._encode(pixels)
-        return [latent if _all_numbers(latent) else EngineFailure(NO_NUMBER) for latent in latents]
+        if not self.checks_numbers:
+            return list(latents)
+        return [latent if _all_numbers(latent) else NansException(NO_NUMBER) for latent in latents]
 
     def _overflows(self, given: Tensor, result: Tensor) -> bool:
         return self._dtype != torch.float32 and not _all_numbers(result) and _all_numbers(given)
 
     def _to_fp32(self) -> None:
+        self.upcasts += 1
         self._dtype = torch.float32
         self._vae.float()
 
@@ -126,6 +147,8 @@ class Autoencoder:
         scaled = latents.to(self._device, torch.float32) / self._scale
         sample = scaled.to(self._dtype).contiguous(memory_format=torch.channels_last)
         with tiled_decoder(self._vae, attention):
+            if self._lean is not None and not self._lean.is_watched and not self._vae.use_tiling:
+                return self._lean(sample).float()
             (images,) = self._vae.decode(sample, return_dict=False)
         result: Tensor = images.float()
         return result
@@ -162,6 +185,13 @@ def _order_encoder(vae: nn.Module, order: torch.memory_format) -> None:
         if name.startswith(_ENCODER):
             # A copy: strides of 1x1 kernels pass for either order, but kernels are chosen by them.
             parameter.data = parameter.data.clone(memory_format=order)
+
+
+def _blamed(picture: Picture | Exception, latent: Tensor) -> Picture | Exception:
+    """A failure says whose it is: the latent's, where that is no number either."""
+    if isinstance(picture, NansException) and not _all_numbers(latent):
+        return NansException(NOT_OF_THE_UNET)
+    return picture
 
 
 def _all_numbers(values: Tensor) -> bool:

@@ -72,6 +72,11 @@ class Autoencoders:
         for one in (self._own, *self._others.values()):
             one.move(device)
 
+    def forget(self) -> None:
+        """Free the memory of what is kept for later calls."""
+        for one in (self._own, *self._others.values()):
+            one.forget()
+
     def get(self, path: str) -> Autoencoder:
         """The VAE of a file, loaded now if it is not or has changed; the own one for an empty path.
 

@@ -25,8 +25,11 @@ LEAST_CHANNELS: Final = 256
 SMALL_KERNELS: Final = 640 * 1920
 """Channels in times out up to which kernels are made for tiles of 4x4, which take four times the memory."""
 
-CHUNK_BYTES: Final = 24 * 2**20
+CHUNK_BYTES: Final = 12 * 2**20
 """Of transformed tiles; lines of tiles are convolved in turn so that they fit."""
+
+LEAST_TILES: Final = 128
+"""That are convolved at once all the same, for each time the kernels are read."""
 
 OUT_CHUNK: Final = 64
 """Kernels that are transformed at a time."""
@@ -130,13 +133,13 @@ class Winograd:
 
 
 def transformed(weight: Tensor, by: Transform) -> Tensor:
-    """Kernels (out, in, 3, 3) as (window ** 2, out, in)."""
+    """Kernels (out, in, 3, 3) as (window ** 2, in, out)."""
     out, channels = weight.shape[:2]
     flat = weight.detach().permute(0, 2, 3, 1).reshape(out, TAPS, channels)
-    kernels = torch.empty(by.window**2, out, channels)
+    kernels = torch.empty(by.window**2, channels, out)
     for start in range(0, out, OUT_CHUNK):
         found = by.kernel @ flat[start : start + OUT_CHUNK].double()
-        kernels[:, start : start + OUT_CHUNK] = found.transpose(0, 1)
+        kernels[:, :, start : start + OUT_CHUNK] = found.permute(1, 2, 0)
     return kernels
 
 
@@ -144,15 +147,17 @@ def filtered(x: Tensor, kernels: Tensor, bias: Tensor | None, by: Transform) -> 
     """Convolve with transformed kernels, a border of one zero around."""
     rows, channels, height, width = x.shape
     down, across = -(-height // by.side), -(-width // by.side)
-    result = x.new_empty(rows, down, by.side, across, by.side, kernels.shape[1])
+    result = x.new_empty(rows, down, by.side, across, by.side, kernels.shape[2])
     line = by.window**2 * across * channels * x.element_size()
-    most = max(1, CHUNK_BYTES // line)
-    row_chunk, line_chunk = max(1, most // down), min(most, down)
+    most = max(CHUNK_BYTES // line, -(-LEAST_TILES // across))
+    row_chunk, line_chunk = max(1, min(most // down, rows)), -(-down // -(-down // most))
     windows = _windows(x, by, down, across)
+    widest = by.window**2 * row_chunk * line_chunk * across * max(kernels.shape[1:])
+    work = x.new_empty(widest), x.new_empty(widest)
     for row in range(0, rows, row_chunk):
         for start in range(0, down, line_chunk):
             area = slice(row, row + row_chunk), slice(start, start + line_chunk)
-            _filter(windows[:, :, *area], kernels, bias, by, result[area])
+            _filter(windows[:, :, *area], kernels, bias, by, work, result[area])
     planes = result.view(rows, down * by.side, across * by.side, -1)
     if planes.shape[1:3] != (height, width):
         planes = planes[:, :height, :width].contiguous()
@@ -169,15 +174,31 @@ def _windows(x: Tensor, by: Transform, down: int, across: int) -> Tensor:
     return padded.as_strided(sizes, (line, pixel, row, line * by.side, pixel * by.side, 1))
 
 
-def _filter(windows: Tensor, kernels: Tensor, bias: Tensor | None, by: Transform, result: Tensor) -> None:
-    """Fill the result, (n, down, side, across, side, out)."""
+def _filter(
+    windows: Tensor,
+    kernels: Tensor,
+    bias: Tensor | None,
+    by: Transform,
+    work: tuple[Tensor, Tensor],
+    result: Tensor,
+) -> None:
+    """Fill the result, (n, down, side, across, side, out); each step goes from one tensor of `work` to the
+    other.
+    """
     _, _, rows, down, across, channels = windows.shape
-    tiles = torch.mm(by.tile, windows.reshape(by.window**2, -1)).view(by.window**2, -1, channels)
-    products = torch.bmm(tiles, kernels.transpose(1, 2)).view(by.window**2, -1)
-    found = torch.mm(by.result, products).view(by.side, by.side, rows, down, across, -1)
-    result.copy_(found.permute(2, 3, 0, 4, 1, 5))
-    if bias is not None:
-        result.add_(bias)
+    places, tiles, out = by.window**2, rows * down * across, kernels.shape[2]
+    one, other = (half[: places * tiles * channels].view(places, -1) for half in work)
+    one.view(windows.shape).copy_(windows)
+    torch.mm(by.tile, one, out=other)
+    products = work[0][: places * tiles * out].view(places, tiles, out)
+    torch.bmm(other.view(places, tiles, channels), kernels, out=products)
+    found = work[1][: by.side**2 * tiles * out].view(by.side**2, -1)
+    torch.mm(by.result, products.view(places, -1), out=found)
+    planes = found.view(by.side, by.side, rows, down, across, out).permute(2, 3, 0, 4, 1, 5)
+    if bias is None:
+        result.copy_(planes)
+    else:
+        torch.add(planes, bias, out=result)
 
 
 def _side(module: Any) -> int:

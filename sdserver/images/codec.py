@@ -89,7 +89,9 @@ def encode(
         case "avif":
             image.save(buffer, "AVIF", quality=quality, exif=_exif(infotext, None))
         case _:
-            image.save(buffer, "JPEG", quality=quality, exif=_exif(infotext, MAX_JPEG_COMMENT_BYTES))
+            # Pillow would repeat the comment of the file that the picture was read from.
+            exif = _exif(infotext, MAX_JPEG_COMMENT_BYTES)
+            image.save(buffer, "JPEG", quality=quality, exif=exif, comment=b"")
     return buffer.getvalue()
 
 

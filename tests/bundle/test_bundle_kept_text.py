@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sdserver.bundle import kept_text
 from sdserver.bundle.contexts import joined
-from sdserver.bundle.kept_text import KeptTexts, KnownText, Text
+from sdserver.bundle.kept_text import LANES, KeptTexts, KnownText, Text
 
 WIDTH, CHANNELS, HEADS = 6, 8, 2
 CPU = torch.device("cpu")
@@ -46,26 +46,47 @@ def asked(kept: KeptTexts, contexts: Sequence[Tensor], *, as_factors: bool = Fal
     return [text.projected(one, as_factors=as_factors) for one in LAYERS]
 
 
+def keys_of(kept: KeptTexts, context: Tensor) -> Tensor:
+    """In the second layer."""
+    key: Tensor = asked(kept, [context])[1][0].key
+    return key
+
+
 @pytest.mark.parametrize("as_factors", [False, True])
 @pytest.mark.parametrize("lengths", [(3, 3), (3, 6, 3), (2, 3)])
 def test_what_is_kept_is_what_is_computed(lengths: tuple[int, ...], as_factors: bool) -> None:
     contexts = [random(length, WIDTH, seed=seed) for seed, length in enumerate(lengths)]
     kept = KeptTexts(LAYERS)
     for _ in range(2):
-        for one, pair in zip(LAYERS, asked(kept, contexts, as_factors=as_factors), strict=True):
+        for one, parts in zip(LAYERS, asked(kept, contexts, as_factors=as_factors), strict=True):
             expected = Text(contexts).projected(one, as_factors=as_factors)
-            for got, wanted in zip(pair, expected, strict=True):
-                torch.testing.assert_close(got, wanted)
+            for got, wanted in zip(parts, expected, strict=True):
+                assert got.rows == wanted.rows
+                torch.testing.assert_close((got.key, got.value), (wanted.key, wanted.value))
 
 
-def test_factors_make_attention() -> None:
-    context, query = random(5, WIDTH), random(1, HEADS, 7, CHANNELS // HEADS, seed=3)
+def test_neighbours_of_equal_length_attend_together() -> None:
+    contexts = [random(length, WIDTH, seed=seed) for seed, length in enumerate((3, 3, 6, 3))]
+    for text in (Text(contexts), KeptTexts(LAYERS).text(contexts, CPU, torch.float32)):
+        parts = text.projected(LAYERS[0])
+        assert [part.rows for part in parts] == [slice(0, 2), slice(2, 3), slice(3, 4)]
+        assert [tuple(part.key.shape) for part in parts] == [
+            (2, 3, CHANNELS),
+            (1, 6, CHANNELS),
+            (1, 3, CHANNELS),
+        ]
+
+
+@pytest.mark.parametrize("tokens", [1, 5, LANES - 1, LANES, LANES + 1, 77])
+def test_factors_make_attention(tokens: int) -> None:
+    context, query = random(tokens, WIDTH), random(1, HEADS, 7, CHANNELS // HEADS, seed=3) * 30
     text = Text([context])
-    keys, values = (one.view(1, 5, HEADS, -1).transpose(1, 2) for one in text.projected(LAYERS[0]))
-    left, right = text.projected(LAYERS[0], as_factors=True)
-    got = torch.softmax(query[0] @ left, dim=-1) @ right
+    (plain,), (factors,) = (text.projected(LAYERS[0], as_factors=kind) for kind in (False, True))
+    keys, values = (one.view(1, tokens, HEADS, -1).transpose(1, 2) for one in (plain.key, plain.value))
+    sums = torch.softmax(query[0] @ factors.key, dim=-1) @ factors.value
+    assert factors.key.shape[-1] % LANES == 0
     expected = nn.functional.scaled_dot_product_attention(query, keys, values)[0]
-    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(sums[..., :-1] / sums[..., -1:], expected)
 
 
 def test_a_text_is_projected_once(counted: list[int]) -> None:
@@ -86,14 +107,14 @@ def test_a_text_is_projected_once(counted: list[int]) -> None:
 def test_other_weights_make_other_keys(counted: list[int]) -> None:
     context, module = random(3, WIDTH), LAYERS[1].keys
     kept, own = KeptTexts(LAYERS), module._parameters["weight"]
-    before = asked(kept, [context])[1][0]
+    before = keys_of(kept, context)
     module._parameters["weight"] = nn.Parameter(own * 2, requires_grad=False)
     try:
-        torch.testing.assert_close(asked(kept, [context])[1][0], before * 2)
+        torch.testing.assert_close(keys_of(kept, context), before * 2)
     finally:
         module._parameters["weight"] = own
     spent = len(counted)
-    assert torch.equal(asked(kept, [context])[1][0], before)
+    assert torch.equal(keys_of(kept, context), before)
     assert len(counted) == spent, "those of the first weights were kept beside"
 
 

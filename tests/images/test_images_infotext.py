@@ -60,6 +60,22 @@ def test_hostile_lines_take_linear_time(part: str) -> None:
     assert time.perf_counter() - started < 3
 
 
+@pytest.mark.parametrize(
+    "part", ['a: "', "a: b, ", "Steps: 1, ", "a:", ", ", 'Lora hashes: "a: b", ', 'a: "\\"']
+)
+def test_a_megabyte_takes_twice_the_time_of_half_of_it(part: str) -> None:
+    half, whole = (min(reading(part, size) for _ in range(2)) for size in (500_000, 1_000_000))
+    assert whole <= max(3.5 * half, 0.1)
+
+
+def reading(part: str, size: int) -> float:
+    """CPU seconds."""
+    text = "Steps: 1, " + (part * size)[:size]
+    started = time.process_time()
+    read(text)
+    return time.process_time() - started
+
+
 words = st.text(alphabet="abcXYZ (),:.é猫", min_size=1, max_size=20).map(str.strip).filter(bool)
 
 
