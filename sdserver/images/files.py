@@ -3,6 +3,7 @@
 import os
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,11 @@ class SaveRules:
     suffix: str = ""
 
 
+OnSaved = Callable[[Path, str], str | None]
+"""Is told a picture's file and its format's extension, whole on the disk but not under its name yet. Answers
+with a sentence if it cannot do with it what it is there for. Does not raise."""
+
+
 class Saver:
     """Writes picture files below one folder and never outside it. Safe to use from several threads.
 
@@ -48,9 +54,14 @@ class Saver:
     Args:
         data_dir: the folder that holds `outputs`.
         keeps_history: write the latest infotext to `params.txt` in the data folder.
+        on_saved: told of every picture, right before it takes its name; nothing saved stays untold, whenever
+            the process is killed.
     """
 
-    def __init__(self, data_dir: Path, *, keeps_history: bool = True) -> None:
+    def __init__(
+        self, data_dir: Path, *, keeps_history: bool = True, on_saved: OnSaved | None = None
+    ) -> None:
+        self._on_saved = on_saved
         self._keeps_history = keeps_history
         self._data_dir = data_dir.resolve()
         self._outputs = self._data_dir / "outputs"
@@ -68,9 +79,23 @@ class Saver:
         return path
 
     def save(
-        self, data: bytes, extension: str, rules: SaveRules, facts: NameFacts, infotext: str | None
+        self,
+        data: bytes,
+        extension: str,
+        rules: SaveRules,
+        facts: NameFacts,
+        infotext: str | None,
+        problems: list[str] | None = None,
     ) -> Path:
         """Write a picture, and its infotext if the rules say so. Nobody ever sees half a file.
+
+        Args:
+            data: the file.
+            extension: its format's.
+            rules: where it goes.
+            facts: what its name may tell.
+            infotext: for a file beside it.
+            problems: is given what `on_saved` says.
 
         Raises:
             ValueError: the folder lies outside `outputs`.
@@ -82,6 +107,7 @@ class Saver:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = _write_temporary(folder, data)
         try:
+            self._tell(temporary, extension, problems)
             with self._lock:
                 path = _free_path(folder, name, extension, rules)
                 temporary.replace(path)
@@ -91,18 +117,26 @@ class Saver:
             _write_temporary(folder, f"{infotext}\n".encode()).replace(path.with_suffix(".txt"))
         return path
 
-    def save_copy(self, path: Path, data: bytes, extension: str) -> None:
+    def save_copy(self, path: Path, data: bytes, extension: str, problems: list[str] | None = None) -> None:
         """Write a saved picture once more beside it, in another format.
 
         Args:
             path: what `save` answered.
             data: the other file.
             extension: its format's.
+            problems: as for `save`.
 
         Raises:
             OSError: as for `save`.
         """
-        _write_temporary(path.parent, data).replace(path.with_suffix(f".{extension}"))
+        temporary = _write_temporary(path.parent, data)
+        self._tell(temporary, extension, problems)
+        temporary.replace(path.with_suffix(f".{extension}"))
+
+    def _tell(self, path: Path, extension: str, problems: list[str] | None) -> None:
+        problem = self._on_saved(path, extension) if self._on_saved else None
+        if problem and problems is not None:
+            problems.append(problem)
 
     def remember(self, infotext: str) -> None:
         """Keep what was made last, in `params.txt` as AUTOMATIC1111 does.

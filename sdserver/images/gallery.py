@@ -235,6 +235,9 @@ class _Pipe:
     def flush(self) -> None:
         """Nothing is held back."""
 
+    def close(self) -> None:
+        """There is nothing to close."""
+
     def take(self) -> bytes:
         """What was written since the last call."""
         taken, self._parts = b"".join(self._parts), []
