@@ -12,12 +12,16 @@ from starlette.routing import BaseRoute
 from sdserver.api.config import ApiConfig
 from sdserver.api.options import Options
 from sdserver.api.server import create_app
+from sdserver.app.administration import Administrator
 from sdserver.catalog.networks import NetworkFolders, Networks
 from sdserver.engine.client import EngineClient
 from sdserver.engine.config import EngineConfig
+from sdserver.ops.admin import Keyhole, admin_routes
+from sdserver.ops.logs import LogRing, Redactor
 from sdserver.ops.metrics import Metrics
 from sdserver.ops.server import maintenance_app
 from sdserver.ops.state import Node
+from sdserver.settings.model import Settings
 from sdserver.web.site import documentation_routes, login_routes, page_routes
 
 ROOT = Path(__file__).parents[2]
@@ -99,8 +103,11 @@ def api_routes(api: FastAPI) -> Routes:
 
 @pytest.fixture(scope="session")
 def maintenance_routes(client: EngineClient) -> Routes:
-    """The same of port 8001."""
-    return frozenset(_named(maintenance_app(Node("test"), Metrics(), client).routes))
+    """The same of port 8001, with the operators'."""
+    operators = admin_routes(
+        Administrator(Settings(), client, lambda: None, lambda: False), Keyhole(b""), LogRing(Redactor())
+    )
+    return frozenset(_named(maintenance_app(Node("test"), Metrics(), client, operators=operators).routes))
 
 
 def _named(routes: Iterable[BaseRoute | Any]) -> Iterator[str]:

@@ -10,7 +10,8 @@ import pytest
 
 from sdserver import errors
 from sdserver.api.errors import status_of
-from sdserver.api.option_rules import ONLY_SERVED, RESTRICTED, defaults
+from sdserver.api.option_effects import ABOUT
+from sdserver.api.option_rules import RESTRICTED, defaults
 from sdserver.api.requests import Img2ImgRequest, Txt2ImgRequest
 from sdserver.api.unsupported import check_request
 from sdserver.errors import InvalidField, MissingModel, SdServerError
@@ -33,12 +34,14 @@ INFOTEXT_OPTIONS = {
 }
 """Options that say how the field `infotext` is read; it names others without asking for them."""
 
-NAMES_OF_OTHER_THINGS = {"face_restoration_model"}
+NAMES_OF_OTHER_THINGS: set[str] = set()
 """Options whose names the code also uses for something else."""
 
 KEPT_IN_STEP = {"sd_checkpoint_hash"}
 
-DESCRIBE_OPTIONS = {"infotext_field.py", "option_rules.py", "option_sections.py"}
+DESCRIBE_OPTIONS = {
+    "infotext_field.py", "option_effects.py", "option_facts.py", "option_rules.py", "option_sections.py",
+}  # fmt: skip
 """Modules that name options without asking for them."""
 
 
@@ -121,7 +124,7 @@ def test_schedules() -> None:
 
 def acting_options() -> set[str]:
     """Options that the API's code asks for; nothing else knows of options."""
-    known = defaults().keys() - ONLY_SERVED.keys() - NAMES_OF_OTHER_THINGS - KEPT_IN_STEP - RESTRICTED
+    known = defaults().keys() - NAMES_OF_OTHER_THINGS - KEPT_IN_STEP - RESTRICTED
     folders = {f"outdir_{tab}_{kind}" for tab in ("txt2img", "img2img") for kind in ("samples", "grids")}
     reader = (SOURCES / "infotext_field.py").read_text(encoding="utf-8")
     assert all(f'"{option}"' in reader for option in INFOTEXT_OPTIONS)
@@ -136,11 +139,15 @@ def acting_options() -> set[str]:
 
 
 def test_options_that_act_are_those_documented() -> None:
-    acting, _, rest = section(read("api.md"), "## Options").partition("These would change pictures")
+    acting, _, rest = section(read("api.md"), "## Options").partition("Read-only over the API")
     assert set(codes(acting)) & defaults().keys() == acting_options()
-    told = {name for row in rows_below("## Options") for name in codes(row[0])}
-    assert told == set(ONLY_SERVED)
-    assert set(codes(rest)) & defaults().keys() == set(ONLY_SERVED) | RESTRICTED | KEPT_IN_STEP
+    assert set(codes(rest)) & defaults().keys() == RESTRICTED | KEPT_IN_STEP
+
+
+def test_the_table_of_options_that_act_is_what_the_code_asks_for() -> None:
+    assert set(ABOUT) == acting_options()
+    assert list(ABOUT) == [option for option in defaults() if option in ABOUT]
+    assert all(about[0].isupper() and about.endswith(".") for about in ABOUT.values())
 
 
 def error_classes() -> dict[str, type[SdServerError]]:
@@ -159,7 +166,7 @@ def test_errors_and_their_statuses() -> None:
         name: status_of(kind("x", "x") if kind is InvalidField else kind("x"))
         for name, kind in error_classes().items()
     }
-    for name in ("SettingsError", "DownloadError"):
+    for name in ("SettingsError", "DownloadError", "UploadError"):
         del over_http[name]
         assert f"`{name}`" in section(read("api.md"), "## Errors")
     assert told == over_http

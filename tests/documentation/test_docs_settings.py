@@ -16,9 +16,17 @@ FLAG = re.compile(r"(?<![\w-])--([a-zA-Z][\w-]*)")
 VARIABLE = re.compile(r"SDSERVER_[A-Z0-9_]*")
 OF_SURVEY = {"goldens", "group", "case", "quiet", "mix", "save", "jobs"}  # tests.conformance.survey
 OF_BENCH = {"method", "cpu-time", "size", "rounds", "side", "quick", "scenario"}
+OF_BENCH |= {"requests", "slow", "saturate", "seconds"}  # bench.crowd
 OF_SCRIPTS = {"steps", "sd_model"}  # settings in a line of "Prompts from file or textbox"
 OF_OTHER_PROGRAMS = {"help", "version", "build-arg"} | OF_BENCH | OF_SURVEY | OF_SCRIPTS
-OF_TESTS = {"SDSERVER_", "SDSERVER_NAME", "SDSERVER_GOLDENS", "SDSERVER_FUZZ_EXAMPLES"}
+OF_TESTS = {
+    "SDSERVER_",
+    "SDSERVER_NAME",
+    "SDSERVER_GOLDENS",
+    "SDSERVER_FUZZ_EXAMPLES",
+    "SDSERVER_SOAK_INPUTS",
+    "SDSERVER_WATCH_NAMES",
+}
 
 
 def test_the_document_is_up_to_date() -> None:

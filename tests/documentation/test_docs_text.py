@@ -15,7 +15,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 CONSTANT = re.compile(r"\| ([\d.]+) \| `([\w.]+):(\w+)(?:\.(\w+))?` \|")
 TEST = re.compile(r"`(test_\w+)`")
-GROUPED = ("api", "sampling", "programs", "bundle", "images")
+GROUPED = ("api", "app", "bundle", "engine", "images", "ops", "programs", "sampling")
 """Packages whose files docs/structure.md tells of in groups."""
 
 UNFINISHED = re.compile(r"^@[A-Z]+@$", re.MULTILINE)
