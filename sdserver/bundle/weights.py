@@ -1,11 +1,13 @@
 """Tensors of a file by name: shapes first, data only when asked for."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from types import MappingProxyType
 from typing import Protocol
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError
@@ -96,7 +98,11 @@ def open_weights(path: Path, *, allow_pickle: bool) -> Iterator[Weights]:
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings():
+            # Of pickle protocols that it may not understand; what it does not is an error.
+            warnings.simplefilter("ignore", UserWarning)
+            # Only the format since PyTorch 1.6, a zip, can be mapped.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise UnreadableCheckpoint(_damaged(path, error)) from error
     nested = content.get("state_dict", content) if isinstance(content, dict) else None

@@ -27,6 +27,14 @@ def test_missing_file_and_other_endings(tmp_path: Path) -> None:
     refused(tmp_path / "none.ckpt", UnreadableCheckpoint, "cannot be read", allow_pickle=True)
 
 
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_pickles_of_both_formats(checkpoint: Write, is_zip: bool) -> None:
+    path, _ = checkpoint("sd1")
+    pickled = path.with_suffix(".ckpt")
+    torch.save({"state_dict": load_file(path)}, pickled, _use_new_zipfile_serialization=is_zip)
+    assert use(Bundle("cpu", allow_pickle=True), pickled).family == "sd1"
+
+
 @pytest.mark.parametrize("size", [0, 7, 1000, 9_000_000])
 def test_truncated_file(checkpoint: Write, size: int) -> None:
     path, _ = checkpoint("sd1")
