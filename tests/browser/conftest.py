@@ -27,16 +27,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
-    """One browser for all; it is gone before other packages run their own event loops."""
+    """One browser for a module: Playwright's event loop is gone before others' tests run their own."""
     from tests.browser.browsing import chromium  # noqa: PLC0415 - skips where there is no playwright
 
     with chromium() as started:
         yield started
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A server whose files and styles have names that are HTML."""
     folder = tmp_path_factory.mktemp("node")

@@ -265,7 +265,8 @@ def test_the_decoder_may_be_tiled(checkpoint: Write) -> None:
     assert not torch.equal(decoded(bundle, replace(plain, attention=attention), latent), before)
     assert torch.equal(decoded(bundle, plain, latent), before)
     whole = replace(attention, vae=replace(RULE, max_tile=512))
-    assert torch.equal(decoded(bundle, replace(plain, attention=whole), latent), before)
+    # What is watched runs as diffusers has it, which rounds otherwise than the lean decoder.
+    assert (decoded(bundle, replace(plain, attention=whole), latent) - before).abs().max() <= 1
 
 
 # --- batches ---
