@@ -287,9 +287,7 @@ class Interrupted(Exception):
     """Thrown into a program to have it finish early with the picture it has so far."""
 
 
-WithoutModel = (
-    Upscale | Caption | Score | PictureFeature | TextFeatures | FindFaces | RestoreFace | ParseFace
-)
+WithoutModel = Upscale | Caption | Score | PictureFeature | TextFeatures | FindFaces | RestoreFace | ParseFace
 """Calls of programs that no checkpoint is needed for."""
 
 DeviceCall = UseModel | EncodeText | Predict | Decode | Encode | WithoutModel | Preview

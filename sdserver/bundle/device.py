@@ -30,9 +30,7 @@ class Placement:
     is_steady: bool = False
 
 
-def resolve(
-    device: str, precision: Precision, attention: Attention, *, is_steady: bool = False
-) -> Placement:
+def resolve(device: str, precision: Precision, attention: Attention, *, is_steady: bool = False) -> Placement:
     """Settings to facts. "auto" is the best accelerator there is, fp16 there and fp32 on a CPU, and
     PyTorch's scaled dot product attention.
 
