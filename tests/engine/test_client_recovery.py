@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
+from scripted_process import ScriptedProcess
 
 from sdserver.engine import restarts
 from sdserver.engine.client import EngineClient
@@ -19,7 +20,6 @@ from sdserver.engine.messages import (
     LoadFailed,
     MemoryFacts,
     Submit,
-    ToEngine,
 )
 from sdserver.engine.restarts import MAX_DEATHS, MAX_DEATHS_LOADING
 from sdserver.errors import CheckpointError, EngineFailure, NotReady
@@ -33,47 +33,18 @@ GOOD, HUGE = "/good.safetensors", "/huge.safetensors"
 LOADED = Loaded(GOOD, "sd1", "cpu", "float32", 0.1)
 
 
-class Process:
-    """Records what it is sent; the test says what it answers and when it dies."""
-
-    pid = 1
-
-    def __init__(
-        self,
-        config: EngineConfig,
-        on_message: Callable[[FromEngine], None],
-        on_exit: Callable[[int | None], None],
-    ) -> None:
-        self.tell, self.die = on_message, on_exit
-        self.starts = 0
-        self.sent: list[ToEngine] = []
-
-    def start(self) -> None:
-        self.starts += 1
-        self.sent = []
-
-    def send(self, message: ToEngine) -> None:
-        self.sent.append(message)
-
-    async def stacks(self) -> str:
-        return "here"
-
-    async def stop(self) -> None:
-        """Nothing is there."""
-
-
 class Rig:
     def __init__(self) -> None:
         self.messages: list[FromEngine] = []
         self.given_up: list[str] = []
-        self.processes: list[Process] = []
+        self.processes: list[ScriptedProcess] = []
 
         def supervise(
             config: EngineConfig,
             on_message: Callable[[FromEngine], None],
             on_exit: Callable[[int | None], None],
-        ) -> Process:
-            self.processes.append(Process(config, on_message, on_exit))
+        ) -> ScriptedProcess:
+            self.processes.append(ScriptedProcess(config, on_message, on_exit))
             return self.processes[-1]
 
         self.client = EngineClient(
@@ -87,7 +58,7 @@ class Rig:
         self.client.start()
 
     @property
-    def process(self) -> Process:
+    def process(self) -> ScriptedProcess:
         return self.processes[0]
 
     async def crash(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from scripted_process import ScriptedProcess
 from toy import toy_enlarge, toy_job
 
 from sdserver.engine import client as client_module
@@ -26,7 +27,6 @@ from sdserver.engine.messages import (
     Returned,
     Stop,
     Submit,
-    ToEngine,
     Unloaded,
     Watch,
 )
@@ -46,33 +46,8 @@ def jobs(name: str, count: int = 1, checkpoint: str = X) -> list[Job]:
     return [replace(job, model=replace(job.model, checkpoint=checkpoint)) for job in made]
 
 
-class Process:
-    """Records what it is sent; the test says what it answers and when it dies."""
-
-    pid = 1
-
-    def __init__(
-        self,
-        _: EngineConfig,
-        on_message: Callable[[FromEngine], None],
-        on_exit: Callable[[int | None], None],
-    ) -> None:
-        self.tell, self.die = on_message, on_exit
-        self.starts = 0
-        self.sent: list[ToEngine] = []
-
-    def start(self) -> None:
-        self.starts += 1
-        self.sent = []
-
-    def send(self, message: ToEngine) -> None:
-        self.sent.append(message)
-
-    async def stacks(self) -> str:
-        return "here"
-
-    async def stop(self) -> None:
-        """Nothing is there."""
+class Process(ScriptedProcess):
+    """One with the words of these tests."""
 
     def of(self, kind: type) -> list[Any]:
         return [message for message in self.sent if isinstance(message, kind)]

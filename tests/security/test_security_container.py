@@ -141,7 +141,7 @@ def test_pictures_are_made_and_saved_with_a_read_only_root(node: Contained) -> N
     status = Path(f"/proc/{node.pid}/status").read_text()
     assert "CapEff:\t0000000000000000" in status
     for folder in ("", "etc", "usr", "dev/shm", "root"):
-        mounted = os.statvfs(f"/proc/{node.pid}/root/{folder}")
+        mounted = os.statvfs(Path("/proc", str(node.pid), "root", folder))
         assert mounted.f_flag & os.ST_RDONLY, folder
 
 
