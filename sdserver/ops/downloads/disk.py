@@ -1,5 +1,6 @@
 """Files that survive a crash: written whole, or not at all."""
 
+import glob
 import json
 import os
 import shutil
@@ -10,10 +11,31 @@ from pathlib import Path
 from sdserver.errors import DownloadError
 from sdserver.ops.downloads.limits import GIB
 
+PASSING = ".tmp"
+WRITES = 5
+
 
 def write_json(path: Path, fields: Mapping[str, object]) -> None:
-    """Replace a small file atomically."""
-    passing = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    """Replace a small file atomically, and remove what killed processes left of it.
+
+    To be called by who holds a lock on the file. Where locks do not keep others out, one process may
+    remove what another is about to move into place: that one writes it again.
+    """
+    for leftover in path.parent.glob(f"{glob.escape(path.name)}.*{PASSING}"):
+        leftover.unlink(missing_ok=True)
+    for tries_left in reversed(range(WRITES)):
+        try:
+            _replace(path, fields)
+        except FileNotFoundError:
+            if not tries_left:
+                raise
+        else:
+            break
+    sync_folder(path.parent)
+
+
+def _replace(path: Path, fields: Mapping[str, object]) -> None:
+    passing = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PASSING}")
     try:
         with passing.open("w", encoding="utf-8") as file:
             json.dump(fields, file, indent=1)
@@ -22,7 +44,6 @@ def write_json(path: Path, fields: Mapping[str, object]) -> None:
         passing.replace(path)
     finally:
         passing.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 def read_json(path: Path) -> dict[str, object]:

@@ -14,6 +14,7 @@ from sdserver.ops.downloads.names import suggested_name
 from sdserver.ops.downloads.part import Part
 from sdserver.ops.downloads.progress import DownloadProgress
 from sdserver.ops.downloads.sources import LocalSource, RemoteSource, Source, parse_source
+from sdserver.ops.downloads.tidy import tidy
 from sdserver.ops.downloads.transfer import Transfer
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,13 @@ class _Fetch:
         self._received = 0
 
     def run(self, sources: Sequence[Source]) -> Path:
+        path = self._find(sources)
+        for source in sources:
+            if isinstance(source, RemoteSource):
+                tidy(self._index.folder, source.key)
+        return path
+
+    def _find(self, sources: Sequence[Source]) -> Path:
         for source in sources:
             path = self._at_hand(source)
             if path is not None:

@@ -210,8 +210,14 @@ def retry_after(text: str) -> float:
     """Seconds of a Retry-After header, which holds a number or a date; 0 where it holds neither."""
     if text.strip().isdecimal() and len(text) < 12:
         return float(text)
+    then = seconds_of(text)
+    return 0.0 if then is None else max(0.0, then - time.time())
+
+
+def seconds_of(text: str) -> float | None:
+    """A header's date in seconds since 1970, None where it is no date."""
     try:
         then: datetime = email.utils.parsedate_to_datetime(text)
     except ValueError:
-        return 0.0
-    return max(0.0, then.replace(tzinfo=then.tzinfo or UTC).timestamp() - time.time())
+        return None
+    return then.replace(tzinfo=then.tzinfo or UTC).timestamp()

@@ -40,6 +40,26 @@ def sole_owner(folder: Path, key: str, terms: Terms) -> Iterator[None]:
 
 
 @contextmanager
+def owner_if_free(folder: Path, key: str) -> Iterator[bool]:
+    """Hold `key` if no process works on it, without waiting; tells whether it is held."""
+    lock, record = folder / f"{key}.lock", folder / f"{key}.owner"
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        is_locked = _try_lock(handle)
+        if is_locked and _left_behind(record, lock):
+            record.unlink(missing_ok=True)
+        if not is_locked or not _create(record):
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            record.unlink(missing_ok=True)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def brief_lock(path: Path) -> Iterator[None]:
     """Hold a lock for the time of a small file's change. The lock file stays."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -69,22 +89,26 @@ def _try_lock(handle: int) -> bool:
 def _claim(record: Path, lock: Path, terms: Terms) -> None:
     """Create the owner record, as soon as no living process holds one."""
     seen, since = None, terms.limits.pace.now()
-    while True:
-        try:
-            handle = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        except FileExistsError:
-            sign = _last_sign(record)
-            if sign != seen:
-                seen, since = sign, terms.limits.pace.now()
-            silent = terms.limits.pace.now() - since
-            if _left_behind(record, lock) or silent >= terms.limits.stale_owner:
-                record.unlink(missing_ok=True)
-            else:
-                terms.pause(terms.limits.poll)
-            continue
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"machine": _machine(), "pid": os.getpid()}, file)
-        return
+    while not _create(record):
+        sign = _last_sign(record)
+        if sign != seen:
+            seen, since = sign, terms.limits.pace.now()
+        silent = terms.limits.pace.now() - since
+        if _left_behind(record, lock) or silent >= terms.limits.stale_owner:
+            record.unlink(missing_ok=True)
+        else:
+            terms.pause(terms.limits.poll)
+
+
+def _create(record: Path) -> bool:
+    """Make the owner record; whether there was none."""
+    try:
+        handle = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileExistsError:
+        return False
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump({"machine": _machine(), "pid": os.getpid()}, file)
+    return True
 
 
 def _last_sign(record: Path) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sdserver.errors import DownloadError
 from sdserver.ops.downloads.content import START, check_start
 from sdserver.ops.downloads.disk import check_space
-from sdserver.ops.downloads.http import Answer, TemporaryFailure, get, make_client
+from sdserver.ops.downloads.http import Answer, TemporaryFailure, get, make_client, seconds_of
 from sdserver.ops.downloads.limits import Terms, check_cancelled
 from sdserver.ops.downloads.names import suggested_name
 from sdserver.ops.downloads.part import Notes, Part
@@ -53,18 +53,19 @@ class Transfer:
         Raises:
             DownloadError: it cannot be fetched; what came is kept for another time.
         """
-        failures = 0
+        failures, furthest = 0, self._part.size
         with make_client(self._limits) as client:
             while not self._part.complete:
                 check_cancelled(self._terms.cancelled)
-                before = self.received
                 try:
                     with get(client, self._source, self._headers(), self._limits) as answer:
                         self._receive(answer)
                 except TemporaryFailure as failure:
                     self._part.sync()
-                    if not failure.slow and self.received - before >= self._limits.progress:
+                    # What is fetched again is no progress: it could go on like that for ever.
+                    if not failure.slow and self._part.size - furthest >= self._limits.progress:
                         failures = 0
+                    furthest = max(furthest, self._part.size)
                     failures += 1
                     self._pause(failure, failures)
         self._report()
@@ -99,11 +100,14 @@ class Transfer:
     def _check_digest(self, answer: Answer) -> None:
         if answer.sha256 is None:
             return
-        if self.expected is not None and answer.sha256 != self.expected:
+        asked = self._source.sha256
+        if asked is not None and answer.sha256 != asked:
             raise DownloadError(
                 f"{self._source.host} has a file with another sha256 ({answer.sha256[:12]}...) than the one "
                 "asked for; check the address, its revision and the digest."
             )
+        if self.expected not in {None, answer.sha256}:
+            self._part.forget()  # the file was replaced by another since the last try
         self.expected = answer.sha256
 
     def _begin(self, answer: Answer) -> None:
@@ -201,7 +205,15 @@ class Transfer:
 
 
 def _validator(answer: Answer) -> str:
-    """A strong ETag, else the time of the last change; weak tags do not promise equal bytes (RFC 9110)."""
+    """A strong ETag, else the time of the last change, else "".
+
+    Weak tags do not promise equal bytes, nor does a time within the second of the answer, for the file may
+    change once more in it (RFC 9110, 8.8.2.2).
+    """
     headers = answer.response.headers
     tag = str(headers.get("etag", ""))
-    return tag if tag.startswith('"') else str(headers.get("last-modified", ""))
+    if tag.startswith('"'):
+        return tag
+    changed = str(headers.get("last-modified", ""))
+    changed_at, sent_at = seconds_of(changed), seconds_of(str(headers.get("date", "")))
+    return changed if changed_at is not None and sent_at is not None and sent_at - changed_at >= 1 else ""
