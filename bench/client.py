@@ -69,6 +69,8 @@ class Client:
         self._chance = random.Random(f"arrivals {seed}")
         self.pictures: dict[int, np.ndarray] = {}
         """The latest round's, by seed, warm-up included."""
+        self.work = 0.0
+        """Of these pictures, see `Asked.work`."""
 
     def closed(self, law: Law, clients: int, pictures: int, warm: int | None = None) -> Round:
         """A round of a closed loop.
@@ -120,13 +122,14 @@ class Client:
     def _checked(self, sent: list[Sent]) -> list[Answered]:
         seeds = [one.asked.seed for one in sent]
         assert len(set(seeds)) == len(seeds), "a seed was asked for twice"
-        self.pictures = {}
+        self.pictures, self.work = {}, 0.0
         answers = []
         for one in sent:
             answered, pixels = one.checked()
             answers.append(answered)
             if pixels is not None:
                 self.pictures[one.asked.seed] = pixels
+                self.work += one.asked.work
         return answers
 
     async def _closed(self, stream: Iterator[Asked], clients: int, wanted: int) -> list[Sent]:

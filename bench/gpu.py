@@ -70,7 +70,7 @@ def plan_of(part: str, checkpoint: Path, args: argparse.Namespace) -> Plan:
     plan = replace(PARTS[part], checkpoint=checkpoint, rounds=args.rounds, flags=tuple(args.flags.split()))
     if not args.dry:
         return replace(plan, device=args.device, precision="fp16", threads=(0,), baseline_clients=4)
-    small = replace(plan, size=64, clients=2, pictures=4, rounds=1, batches=(1, 2), sides=(128,))
+    small = replace(plan, size=64, clients=2, pictures=2, rounds=1, batches=(2,), sides=(128,))
     return replace(small, steps=min(plan.steps, 5), threads=(1,))
 
 

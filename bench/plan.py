@@ -44,7 +44,7 @@ class Plan:
         rounds: of each side; ours has one more, so that it is first and last.
         baseline_clients: of the baseline in the loaded rounds, None for as many. It is serial: more of them
             only wait longer, until the round's end, too.
-        batches: pictures in the static batches that are tried.
+        batches: pictures in the static batches that are tried; one is taken as it is, like `threads`.
         sides: of the matrices whose products are the floor; those for the device if empty.
         threads: among which each server's best count is searched; one is taken as it is.
         flags: of our server.
@@ -155,6 +155,20 @@ class Bench:
         pictures = max(2, self.plan.pictures // 4) if is_serial else waves * clients
         warm = min(2, clients) if is_serial else clients
         return self._kept(driven.client.closed(law, clients, pictures, warm), driven, name)
+
+    def closed_by_cpu(self, driven: Driven, law: Law, clients: int, name: str) -> tuple[Round, float]:
+        """As `closed`, with the CPU seconds of our device's thread for all of the client's pictures."""
+        before = driven.server.device_cpu_seconds()
+        found = self.closed(driven, law, clients, name)
+        spent = driven.server.device_cpu_seconds() - before
+        pictures = len(driven.client.pictures)
+        self.note(f"{name}, device's thread", {"CPU seconds": spent, "pictures": pictures})
+        return found, spent
+
+    @property
+    def counts_cpu(self) -> bool:
+        """Whether the device's work is all done by one thread of the processor."""
+        return self.plan.device == "cpu" and self.plan.threads == (1,)
 
     def open(self, driven: Driven, law: Law, rate: float, name: str) -> Round:
         """A round of an open loop; raises as `closed` does."""

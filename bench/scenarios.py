@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from bench.figures import Round, median
 from bench.mix import identical as one_step
@@ -24,16 +24,28 @@ def identical(bench: Bench) -> None:
     name, law = f"identical c={clients}", bench.plan.identical
     mine: list[float] = []
     theirs: list[float] = []
-    static: list[float] = []
+    mine_by_cpu: list[float] = []
+    static: list[Static.Rate] = []
     batch = Static(bench)
     with bench.servers("ours", "naive", clients=clients) as (ours, naive):
+
+        def ask_ours() -> None:
+            found, cpu = bench.closed_by_cpu(ours, law, clients, name)
+            mine.append(found.throughput)
+            mine_by_cpu.append(len(ours.client.pictures) / cpu)
+
         for _ in range(bench.plan.rounds):
-            mine.append(bench.closed(ours, law, clients, name).throughput)
+            ask_ours()
             theirs.append(bench.closed(naive, law, clients, name).throughput)
             static.append(batch.rate())
-        mine.append(bench.closed(ours, law, clients, name).throughput)
+        ask_ours()
     bench.line(f"{name}: ours / NAIVE", mine, theirs, "pictures/s", "naive")
-    bench.line(f"{name}: ours / own static batch", mine, static, "pictures/s", "offline")
+    whole = [rate.per_second for rate in static]
+    bench.line(f"{name}: ours / own static batch", mine, whole, "pictures/s", "offline")
+    if bench.counts_cpu:
+        by_cpu = [rate.per_cpu_second for rate in static]
+        unit = "pictures/CPU s"
+        bench.line(f"{name}: device's thread / own static batch", mine_by_cpu, by_cpu, unit, "offline")
     bench.line(f"{name}: ours / floor", mine, [1 / _floor(bench)], "pictures/s", "floor")
 
 
@@ -52,30 +64,41 @@ def _floor(bench: Bench) -> float:
 class Static:
     """Our networks without a server, at the batch size and thread count that give most."""
 
+    class Rate(NamedTuple):
+        """Pictures."""
+
+        per_second: float
+        per_cpu_second: float
+
     def __init__(self, bench: Bench) -> None:
         plan = bench.plan
         shape = ["--size", str(plan.size), "--steps", str(plan.steps), "--cfg-scale", str(plan.cfg_scale)]
         self._bench = bench
         self._arguments = [str(plan.checkpoint), *bench.device_arguments(), *shape]
+        if (len(plan.threads), len(plan.batches)) == (1, 1):
+            self._threads, self._batch = plan.threads[0], plan.batches[0]
+            return
         search = ["--rounds", "1", "--batch", *map(str, plan.batches)]
         rates = {
             (threads, int(batch)): max(rounds)
             for threads in plan.threads
-            for batch, rounds in self._run(threads, *search).items()
+            for batch, rounds in self._run(threads, *search)[bench.counts_cpu].items()
         }
-        bench.note("static batch pictures/s by threads, batch", {str(key): rates[key] for key in rates})
+        unit = "CPU s" if bench.counts_cpu else "s"
+        bench.note(f"static batch pictures/{unit} by threads, batch", {str(key): rates[key] for key in rates})
         self._threads, self._batch = max(rates, key=lambda key: rates[key])
 
-    def rate(self) -> float:
-        """Pictures a second."""
-        (found,) = self._run(self._threads, "--rounds", "2", "--batch", str(self._batch)).values()
-        self._bench.note("static batch", {"threads": self._threads, "batch": self._batch, "rates": found})
-        return median(found)
+    def rate(self) -> Rate:
+        """Of a round."""
+        both = self._run(self._threads, "--rounds", "2", "--batch", str(self._batch))
+        (found,), (by_cpu,) = (rates.values() for rates in both)
+        about = {"threads": self._threads, "batch": self._batch, "rates": found, "rates by CPU": by_cpu}
+        self._bench.note("static batch", about)
+        return self.Rate(median(found), median(by_cpu))
 
-    def _run(self, threads: int, *arguments: str) -> dict[str, list[float]]:
+    def _run(self, threads: int, *arguments: str) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
         told = self._bench.tool("offline", *self._arguments, "--threads", str(threads), *arguments)
-        rates: dict[str, list[float]] = told["pictures_per_second"]
-        return rates
+        return told["pictures_per_second"], told["pictures_per_cpu_second"]
 
 
 def mixture(bench: Bench) -> None:
@@ -83,19 +106,29 @@ def mixture(bench: Bench) -> None:
     clients, plan = bench.plan.clients, bench.plan
     rates: dict[str, list[float]] = {"identical": [], "mixed": [], "sizes": [], "naive": []}
     laws = {"mixed": plan.mixed(), "identical": plan.identical, "sizes": plan.mixed(sizes=True)}
+    by_cpu: dict[str, list[float]] = {name: [] for name in laws}
     with bench.servers("ours", "naive", clients=clients) as (ours, naive):
+
+        def ask_ours(name: str) -> None:
+            found, cpu = bench.closed_by_cpu(ours, laws[name], clients, f"{name} c={clients}")
+            rates[name].append(found.work_rate)
+            by_cpu[name].append(ours.client.work / cpu)
+
         for name in ("mixed", "sizes"):  # whose shapes are seen for the first time
             bench.closed(ours, laws[name], clients, f"{name} c={clients}, warming up")
         for _ in range(plan.rounds):
-            for name, law in laws.items():
-                rates[name].append(bench.closed(ours, law, clients, f"{name} c={clients}").work_rate)
+            for name in laws:
+                ask_ours(name)
             found = bench.closed(naive, laws["mixed"], clients, f"mixed c={clients}")
             rates["naive"].append(found.work_rate)
-        rates["mixed"].append(bench.closed(ours, laws["mixed"], clients, f"mixed c={clients}").work_rate)
+        ask_ours("mixed")
     unit = "rows of 512x512/s"
     bench.line(f"c={clients}: mixed / identical, ours", rates["mixed"], rates["identical"], unit, "mixed")
     bench.line(f"c={clients}: mixed sizes / identical, ours", rates["sizes"], rates["identical"], unit)
     bench.line(f"mixed c={clients}: ours / NAIVE", rates["mixed"], rates["naive"], unit)
+    if bench.counts_cpu:
+        name, unit = f"c={clients}: mixed / identical, device's thread", "rows of 512x512/CPU s"
+        bench.line(name, by_cpu["mixed"], by_cpu["identical"], unit, "mixed")
 
 
 def latency(bench: Bench) -> None:

@@ -69,8 +69,15 @@ class Server:
         The first is the device's; where that has more threads, the second number has their time, too.
         """
         front = without_torch(self.pid)
-        engines = {self.pid, *descendants(self.pid)}.difference(front)
-        return sum(map(cpu_seconds, front)), sum(map(side_thread_seconds, engines))
+        return sum(map(cpu_seconds, front)), sum(map(side_thread_seconds, self._engines(front)))
+
+    def device_cpu_seconds(self) -> float:
+        """CPU time of the engine's first thread, which is the device's."""
+        engines = self._engines(without_torch(self.pid))
+        return sum(cpu_seconds(engine) - side_thread_seconds(engine) for engine in engines)
+
+    def _engines(self, front: list[int]) -> set[int]:
+        return {self.pid, *descendants(self.pid)}.difference(front)
 
 
 @contextmanager

@@ -5,101 +5,99 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Final
 
+from sdserver.engine.trial import Trial
+
 Key = tuple[Hashable, ...]
 """What calls that share a batch have in common; the first part names their kind."""
 
 SHAPES: Final = 256
 """That are remembered; those not seen for longest are forgotten first."""
 WINDOW: Final = 6
-"""Batches of a size that are remembered; as many tell what one takes."""
-EARLY: Final = 3
+"""Batches of a size that are remembered."""
 FIRST_ROWS: Final = 2
-GAIN: Final = 0.04
-"""By which a row must be cheaper in a batch of twice the size for that to be worth it."""
-RETRY: Final = 256
+RETRY: Final = 16
 """Batches after which the neighbours of the size found are tried again; each time twice as many."""
+MOST_PAUSE: Final = 1024
 
 
 @dataclass(slots=True)
 class Timings:
     """The last batches of one shape, and the number of rows found to be worth running together.
 
-    Sizes are compared only when both were timed lately, by their least times: what else the machine does
-    adds to all. So the size grows by trials, twice as large each, until one gains too little; after a while
-    half and twice of it are tried once more, since a time may have been wrong.
+    The size grows by trials, twice as large each, until one gains too little. After a pause half and twice
+    of it are tried once more: a trial may have been wrong, or the device have changed.
 
     Attributes:
         seconds: per row, by the power of two that the number of rows is nearest to.
         batches: how many have run, timed or not.
         size: rows that are worth it, as far as is known.
-        tried: the size on trial, 0 for none.
-        retry_at: the number of batches at which the next trial begins.
-        pause: from that time to the next.
+        trial: of this size and a neighbour, None between trials.
+        begins_at: the number of batches at which the next trial begins.
+        pause: batches between trials, or until one is given up.
     """
 
     seconds: dict[int, deque[float]] = field(default_factory=dict)
     batches: int = 0
     size: int = FIRST_ROWS
-    tried: int = FIRST_ROWS
-    retry_at: int = RETRY
+    trial: Trial | None = None
+    begins_at: int = 0
     pause: int = RETRY
 
-    def add(self, rows: int, seconds: float) -> None:
-        """A batch of so many rows took that long."""
-        self.seconds.setdefault(bucket(rows), deque(maxlen=WINDOW)).append(seconds / rows)
-        if self.tried and self._has_shown(self.tried):
-            self._end_trial(self.tried)
+    def ran(self, rows: int, seconds: float | None) -> None:
+        """A batch of so many rows took that long; None if it was not timed."""
+        self.batches += 1
+        size = bucket(rows)
+        is_first = size not in self.seconds
+        if seconds is not None:
+            self.seconds.setdefault(size, deque(maxlen=WINDOW)).append(seconds / rows)
+        if self.trial is not None:
+            # The first batch of a size also pays for what is made for it.
+            self.trial.ran(size, None if seconds is None or is_first else seconds / rows)
+            self._judge(self.trial)
 
-    def is_known(self, rows: int) -> bool:
-        """Whether enough batches of that size were timed."""
-        return len(self.seconds.get(bucket(rows), ())) == WINDOW
+    def wants_time(self, rows: int, every: int) -> bool:
+        """Whether the next batch shall be timed; where nothing hangs on it every so many are."""
+        size = bucket(rows)
+        is_known = len(self.seconds.get(size, ())) == WINDOW
+        is_tried = self.trial is not None and self.trial.wants_time(size)
+        return not is_known or is_tried or self.batches % every == 0
 
     def rows(self, most: int) -> int:
-        """How many rows a batch may have now, at most `most`: the size found, or the one on trial."""
-        if self.tried > self.size and bucket(most) <= self.size:
-            self._rest()
-        if not self.tried and self.batches >= self.retry_at:
-            self.pause *= 2
-            self._try(self.size // 2 if self.size > FIRST_ROWS else self.size * 2)
-        return min(most, self.tried or self.size)
+        """How many rows a batch may have now, at most `most`: the size found, or one on trial."""
+        if self.trial is None and self.batches >= self.begins_at:
+            self._try(is_upward=self.size == FIRST_ROWS)
+        trial = self.trial
+        if trial is None or trial.large > bucket(most):
+            return min(most, self.size)
+        return min(most, trial.rows)
 
-    def _has_shown(self, rows: int) -> bool:
-        """Whether the trial of a size may end: it was timed often enough, or it has proven its worth, which
-        more times cannot change.
-        """
-        count = len(self.seconds.get(rows, ()))
-        is_larger = rows > self.size and count >= EARLY and self._gains(self.size, rows)
-        return count == WINDOW or is_larger or (rows == self.size and count >= EARLY)
-
-    def _try(self, rows: int) -> None:
-        self.tried = rows
-        self.seconds.pop(rows, None)
-
-    def _end_trial(self, rows: int) -> None:
-        large, small = max(rows, self.size), min(rows, self.size)
-        if large == small:
-            self._try(2 * rows)
-        elif rows == large and self._gains(small, large):
-            self.size, self.pause = rows, RETRY
-            self._try(2 * rows)
-        elif rows == large:
-            self._rest()
-        elif self._gains(small, large):
-            self._try(2 * self.size)
+    def _judge(self, trial: Trial) -> None:
+        """End the trial if it has shown enough, or given time enough to the other direction."""
+        is_larger_better = trial.verdict()
+        if is_larger_better is None and self.batches < trial.ends_at:
+            return
+        if is_larger_better is None:
+            self._lengthen()
+            self._try(is_upward=not trial.is_upward or self.size == FIRST_ROWS)
+        elif trial.is_upward and is_larger_better:
+            self.size, self.pause = trial.large, RETRY
+            self._try(is_upward=True)
+        elif trial.is_upward:
+            self.trial, self.begins_at = None, self.batches + self.pause
+            self._lengthen()
+        elif is_larger_better:
+            self._try(is_upward=True)
         else:
-            self.size, self.pause = rows, RETRY
-            if rows > FIRST_ROWS:
-                self._try(rows // 2)
-            else:
-                self._rest()
+            self.size, self.pause = trial.small, RETRY
+            self._try(is_upward=self.size == FIRST_ROWS)
 
-    def _rest(self) -> None:
-        """Try no other size for a while."""
-        self.tried, self.retry_at = 0, self.batches + self.pause
+    def _lengthen(self) -> None:
+        self.pause = min(MOST_PAUSE, 2 * self.pause)
 
-    def _gains(self, small: int, large: int) -> bool:
-        """Whether a row is so much cheaper in batches of the larger size. Both were timed lately."""
-        return min(self.seconds[large]) * (1 + GAIN) <= min(self.seconds[small])
+    def _try(self, *, is_upward: bool) -> None:
+        small = self.size if is_upward else self.size // 2
+        last: tuple[int, float | None] = (0, None) if self.trial is None else self.trial.last
+        self.trial = Trial(small, is_upward, self.batches + self.pause, last)
 
 
 class Costs:
@@ -126,17 +124,12 @@ class Costs:
 
     def wants_time(self, key: Key, rows: int) -> bool:
         """Whether the next batch shall be timed."""
-        timings = self.of(key)
-        return not timings.is_known(rows) or timings.batches % self._every == 0
+        return self.of(key).wants_time(rows, self._every)
 
     def ran(self, key: Key, rows: int, seconds: float | None) -> None:
         """A batch ran; `seconds` is None if it was not timed."""
-        timings = self.of(key)
-        timings.batches += 1
-        if seconds is None:
-            return
-        timings.add(rows, seconds)
-        if key[0] == "predict":
+        self.of(key).ran(rows, seconds)
+        if seconds is not None and key[0] == "predict":
             self._steps.append(seconds)
 
     def step_seconds(self) -> float | None:

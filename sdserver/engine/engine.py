@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from sdserver.calls import DeviceCall, Interrupted, Report, UseModel
 from sdserver.engine.batcher import Batcher, Pending
+from sdserver.engine.logs import about
 from sdserver.engine.messages import (
     BatchRan,
     FromEngine,
@@ -175,7 +176,8 @@ class Engine:
         if not batch:
             return
         started = self._clock()
-        results = self._run_timed(batch)
+        with about([pending.owner for pending in batch]):
+            results = self._run_timed(batch)
         kind, first = batch[0].key[0], batch[0].call
         seconds = self._clock() - started
         self._emit(BatchRan(str(kind), len(batch), seconds))
@@ -321,7 +323,8 @@ class Engine:
             self._emit(Cancelled(job_id))
         except Exception as error:
             if not isinstance(error, SdServerError):
-                log.exception("job %s failed", job_id)
+                with about([job_id]):
+                    log.exception("job %s failed", job_id)
             self._forget(job_id)
             self._emit(Failed(job_id, *describe(error)))
         else:

@@ -1,8 +1,8 @@
 """Samplers that walk sigmas, after k-diffusion and as AUTOMATIC1111 runs them.
 
 Each works on one image: x is (channels, height, width) in the variance-exploding frame. Noise is drawn
-at the places where AUTOMATIC1111 draws it, used or not, because the place decides the values. Factors are
-put together in k-diffusion's order, which decides the last digit.
+at the places where AUTOMATIC1111 draws it, since the place decides the values; but runs that use none draw
+none. Factors are put together in k-diffusion's order, which decides the last digit.
 """
 
 import math
@@ -134,9 +134,14 @@ def _nearest(sigmas: Sequence[float], target: float) -> int:
 
 
 def _churned(x: Tensor, sigma: float, sigma_next: float, run: SigmaRun) -> tuple[Tensor, float]:
-    """Raise the noise level before a step; Karras et al. (2022), Algorithm 2. Always draws."""
+    """Raise the noise level before a step; Karras et al. (2022), Algorithm 2.
+
+    A run that churns draws at every step, those that stay as they are among them.
+    """
+    if run.churn <= 0:
+        return x, sigma
     noise = run.noise(sigma, sigma_next)
-    if run.churn <= 0 or not run.churn_min <= sigma <= run.churn_max:
+    if not run.churn_min <= sigma <= run.churn_max:
         return x, sigma
     sigma_hat = sigma * (min(run.churn / (len(run.sigmas) - 1), math.sqrt(2) - 1) + 1)
     return x + noise * run.noise_scale * sqrt(square(sigma_hat) - square(sigma)), sigma_hat

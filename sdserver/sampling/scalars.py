@@ -5,11 +5,17 @@ from Python's in the last digit, on some arguments and some machines. Sums, prod
 """
 
 import struct
+from functools import lru_cache
+from typing import Final
 
 import torch
 from torch import Tensor
 
+KEPT: Final = 4096
+"""Values of each function that are kept: jobs walk the same sigmas again and again."""
 
+
+@lru_cache(maxsize=KEPT)
 def exp(value: float) -> float:
     """Euler's number to the power of a value; 0 for minus infinity."""
     return float(_double(value).exp())
@@ -20,11 +26,13 @@ def expm1(value: float) -> float:
     return float(_double(value).expm1())
 
 
+@lru_cache(maxsize=KEPT)
 def log(value: float) -> float:
     """The natural logarithm of a value of 0 or above; minus infinity for 0."""
     return float(_double(value).log())
 
 
+@lru_cache(maxsize=KEPT)
 def sqrt(value: float) -> float:
     """The square root of a value; 0 below 0."""
     return float(_double(max(value, 0.0)).sqrt())

@@ -86,8 +86,10 @@ def _ddim_step(x: Tensor, eps: Tensor, direction: Tensor, step: tuple[int, int],
     spread = run.eta * math.sqrt((1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next))
     # Above eta 1 the direction's variance can fall below 0.
     share = math.sqrt(max(1 - alpha_next - spread**2, 0.0))
-    noise = run.noise(*(run.levels.sigma(timestep) for timestep in step))
-    return denoised * math.sqrt(alpha_next) + direction * share + noise * spread
+    moved = denoised * math.sqrt(alpha_next) + direction * share
+    if run.eta == 0:
+        return moved  # nobody would see what is drawn
+    return moved + run.noise(*(run.levels.sigma(timestep) for timestep in step)) * spread
 
 
 def _transfer(x: Tensor, eps: Tensor, timestep: int, following: int, run: TimestepRun) -> Tensor:

@@ -134,3 +134,17 @@ def test_the_same_requests_again() -> None:
     assert all((alone[seed] == together[seed]).all() for seed in alone)
     with stub(bad_every=5) as (_, client), pytest.raises(BadAnswer, match="blank"):
         client.same(asked, 1)
+
+
+def test_work_is_that_of_the_good_pictures_of_the_latest_round() -> None:
+    law, one = mixed(5, 64, 64, sizes=True), identical(2, 16, 8)
+    with stub() as (server, client):
+        client.closed(law, 2, 4)
+        asked = {body["seed"]: body for body in server.bodies}
+        sizes = [(asked[seed]["steps"], *picture.shape[:2]) for seed, picture in client.pictures.items()]
+        assert client.work == pytest.approx(sum(2 * steps * h * w / 512**2 for steps, h, w in sizes))
+        client.closed(one, 1, 2, 1)
+        assert client.work == pytest.approx(3 * 2 * 2 * 16 * 8 / 512**2)
+    with stub(bad_every=1) as (_, client):
+        client.closed(one, 1, 2, 1)
+        assert client.work == 0

@@ -41,6 +41,14 @@ COUNTS = {
     "UniPC": (20, 0),
     "LCM": (20, 19),
 }
+# By default these draw only to multiply by zero; here they draw as soon as something is made of it.
+USES = {
+    "Euler": {"churn": 1.0, "churn_min": 1e9},
+    "Heun": {"churn": 1.0, "churn_min": 1e9},
+    "DPM2": {"churn": 1.0, "churn_min": 1e9},
+    "DDIM": {"eta": 0.5},
+    "DDIM CFG++": {"eta": 0.5},
+}
 BROWNIAN_QUERIES = {"DPM++ SDE": 38, "DPM++ 2M SDE": 19, "DPM++ 2M SDE Heun": 19, "DPM++ 3M SDE": 19}
 
 # The order of evaluations (c) and draws (n) over the first steps.
@@ -133,7 +141,7 @@ def test_the_path_is_automatic1111s(goldens, facts, sampling, noise_spec, drive,
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_evaluations_and_draws_are_automatic1111s(facts, sampling, noise_spec, drive, name):
-    plan = make_plan(sampling(name), facts)
+    plan = make_plan(sampling(name, **USES.get(name, {})), facts)
     noise = Recorder(noise_spec(), (1, 2, 2))
     events = _record(plan, noise, drive)
     evaluations, draws = COUNTS[name]
@@ -145,8 +153,15 @@ def test_evaluations_and_draws_are_automatic1111s(facts, sampling, noise_spec, d
 @pytest.mark.parametrize("name", ORDERS)
 def test_noise_is_drawn_where_automatic1111_draws_it(facts, sampling, noise_spec, drive, name):
     noise = Recorder(noise_spec(), (1, 2, 2))
-    events = _record(make_plan(sampling(name), facts), noise, drive)
+    events = _record(make_plan(sampling(name, **USES.get(name, {})), facts), noise, drive)
     assert "".join(events).startswith(ORDERS[name])
+
+
+@pytest.mark.parametrize("name", USES)
+def test_what_nobody_would_see_is_not_drawn(facts, sampling, noise_spec, drive, name):
+    noise = Recorder(noise_spec(), (1, 2, 2))
+    events = _record(make_plan(sampling(name), facts), noise, drive)
+    assert events == ["c"] * COUNTS[name][0]
 
 
 @pytest.mark.parametrize(
