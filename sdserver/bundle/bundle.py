@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from sdserver.bundle.adapters.adapted import OVERLAY_BYTES, Adapted
+from sdserver.bundle.alike import alike
 from sdserver.bundle.colours import Palettes, cheap
 from sdserver.bundle.describers import DescribeCall, Describers
 from sdserver.bundle.device import Attention, Precision, resolve
@@ -536,6 +537,7 @@ def _predict(loaded: _Loaded, calls: Sequence[Predict]) -> list[Result]:
             as_batch(vectors) if vectors else None,
             rows[0].model.attention,
             rows[0].evaluation,
+            alike([(id(call.x), call.timestep) for call in rows]),
         )
         places = {call.x.device for call in rows}
         by_place = {place: predicted.to(place).unbind() for place in places}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sdserver.bundle.alike import Alike
 from sdserver.bundle.kept_text import Text
 from sdserver.bundle.kept_times import BYTES, KeptTimes
 from sdserver.bundle.lean_attention import Block
@@ -20,6 +21,7 @@ from sdserver.bundle.lean_layers import (
     Residual,
     Times,
     activated_norm,
+    add_linear,
     as_planes,
     as_tokens,
     group_norm,
@@ -95,12 +97,20 @@ class Lean:
         self._convolve = convolve = Convolver(self._winograd)
         self._down = [_Level(block, "downsamplers", convolve) for block in unet.down_blocks]
         self._up = [_Level(block, "upsamplers", convolve) for block in unet.up_blocks]
+        self._attends_at_once = bool(self._down[0].places)
         self._middle = _Middle(unet.mid_block, convolve)
         self._times = KeptTimes(unet, max_times)
         parts: list[_Level | _Middle] = [*self._down, self._middle, *self._up]
         self.blocks = [block for part in parts for place in part.places for block in place.blocks]
 
-    def __call__(self, x: Tensor, timesteps: Tensor, text: Text, vector: Tensor | None) -> Tensor:
+    def __call__(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        text: Text,
+        vector: Tensor | None,
+        alike: Alike | None = None,
+    ) -> Tensor:
         """Evaluate the network.
 
         Args:
@@ -108,15 +118,20 @@ class Lean:
             timesteps: (n,), float32.
             text: of n rows.
             vector: (n, vector_dim) where the family has one.
+            alike: rows with equal `x` and `timesteps`; they are computed once as far as that goes.
 
         Returns:
             (n, channels, h, w) in the type of `x`.
         """
         unet = self._unet
         times = self._times(timesteps, vector, x.dtype)
-        h = self._convolve(unet.conv_in, x)
-        left = [h]
-        for level in self._down:
+        if vector is not None or not self._attends_at_once:
+            alike = None
+        first, *others = self._down
+        h = self._convolve(unet.conv_in, x if alike is None else alike.once(x))
+        left = [h if alike is None else alike.planes(h)]
+        h = first.down(h, times, text, left, alike)
+        for level in others:
             h = level.down(h, times, text, left)
         h = self._middle(h, times, text)
         for level in self._up:
@@ -136,13 +151,17 @@ class _Place:
         self._module = module
         self.blocks = [Block(block) for block in module.transformer_blocks]
 
-    def __call__(self, x: Tensor, text: Text) -> Tensor:
+    def __call__(self, x: Tensor, text: Text, alike: Alike | None = None) -> Tensor:
+        """Writes to `x`. With `alike`, that has but a row of each kind; what is returned has all."""
         module = self._module
-        rows, _, height, width = x.shape
         tokens = linear(module.proj_in, as_tokens(group_norm(module.norm, x)))
-        for block in self.blocks:
+        x = x if alike is None else alike.planes(x)
+        rows, _, height, width = x.shape
+        first, *others = self.blocks
+        tokens = first(tokens, rows, text, alike)
+        for block in others:
             tokens = block(tokens, rows, text)
-        return as_planes(linear(module.proj_out, tokens), rows, height, width).add_(x)
+        return as_planes(add_linear(module.proj_out, tokens, as_tokens(x)), rows, height, width)
 
 
 class _Level:
@@ -154,12 +173,15 @@ class _Level:
         self._sampling = list(getattr(block, sampling) or ())
         self._convolve = convolve
 
-    def down(self, h: Tensor, times: Times, text: Text, left: list[Tensor]) -> Tensor:
-        """Leaves what the way up will take."""
+    def down(
+        self, h: Tensor, times: Times, text: Text, left: list[Tensor], alike: Alike | None = None
+    ) -> Tensor:
+        """Leaves what the way up will take. With `alike`, `h` has but a row of each kind."""
         for index, residual in enumerate(self._residuals):
-            h = residual(h, times)
+            h = residual(h, times if alike is None else alike.times_once(times))
             if self.places:
-                h = self.places[index](h, text)
+                h = self.places[index](h, text, alike)
+                alike = None
             left.append(h)
         for sampling in self._sampling:
             h = self._convolve(sampling.conv, h)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sdserver.bundle.alike import Alike
 from sdserver.bundle.kept_text import Text
-from sdserver.bundle.lean_layers import layer_norm, linear, parameters
+from sdserver.bundle.lean_layers import add_linear, layer_norm, linear, parameters
 
 FEW_TOKENS: Final = 64
 """Of a picture, up to which cross-attention on a CPU is made of products of matrices: the fused kernel is for
@@ -51,30 +52,39 @@ class Block:
             hooks for module in watched for hooks in (module._forward_pre_hooks, module._forward_hooks)
         ]
 
-    def __call__(self, tokens: Tensor, rows: int, text: Text) -> Tensor:
+    def __call__(self, tokens: Tensor, rows: int, text: Text, alike: Alike | None = None) -> Tensor:
+        """Of `rows` rows; with `alike`, `tokens` are but a row of each kind."""
         if any(self._hooks):
+            tokens = tokens if alike is None else alike.tokens(tokens)
             whole = tokens.view(rows, -1, tokens.shape[-1])
             changed: Tensor = self._block(whole, encoder_hidden_states=text.context())
             return changed.reshape(tokens.shape)
         block = self._block
-        tokens = tokens.add_(self._attend(layer_norm(block.norm1, tokens), rows))
-        tokens = tokens.add_(self._look_up(layer_norm(block.norm2, tokens), rows, text))
+        distinct = rows if alike is None else len(alike.firsts)
+        tokens = self._attend(layer_norm(block.norm1, tokens), distinct, tokens)
+        normed = layer_norm(block.norm2, tokens)
+        query = linear(self._cross.to_q, normed)
+        if alike is not None:
+            tokens, query = alike.tokens(tokens), alike.tokens(query)
+            normed = torch.empty_like(tokens)
+        tokens = self._look_up(query, normed, rows, text, tokens)
         for some in torch.split(tokens, THOUGHT_OF if tokens.is_cpu else len(tokens)):
-            some.add_(self._think(layer_norm(block.norm3, some)))
+            self._think(layer_norm(block.norm3, some), some)
         return tokens
 
-    def _attend(self, x: Tensor, rows: int) -> Tensor:
+    def _attend(self, x: Tensor, rows: int, onto: Tensor) -> Tensor:
         attention = self._self
         query, key, value = (
             _by_head(linear(layer, x).view(rows, -1, x.shape[-1]), attention.heads)
             for layer in (attention.to_q, attention.to_k, attention.to_v)
         )
         found = functional.scaled_dot_product_attention(query, key, value)
-        return linear(attention.to_out[0], found.transpose(1, 2).reshape(x.shape))
+        return add_linear(attention.to_out[0], found.transpose(1, 2).reshape(x.shape), onto)
 
-    def _look_up(self, x: Tensor, rows: int, text: Text) -> Tensor:
+    def _look_up(self, queries: Tensor, x: Tensor, rows: int, text: Text, onto: Tensor) -> Tensor:
+        """Writes to `x`, which has the size of `queries`."""
         attention, heads = self._cross, self.heads
-        query = _by_head(linear(attention.to_q, x).view(rows, -1, x.shape[-1]), heads)
+        query = _by_head(queries.view(rows, -1, x.shape[-1]), heads)
         found = x.view(rows, -1, heads, query.shape[-1])
         by_products = query.is_cpu and query.shape[2] <= FEW_TOKENS
         for part in text.projected(self, as_factors=by_products):
@@ -84,15 +94,15 @@ class Block:
             else:
                 key, value = _by_head(part.key, heads), _by_head(part.value, heads)
                 answers.copy_(functional.scaled_dot_product_attention(asked, key, value))
-        return linear(attention.to_out[0], x)
+        return add_linear(attention.to_out[0], x, onto)
 
-    def _think(self, x: Tensor) -> Tensor:
+    def _think(self, x: Tensor, onto: Tensor) -> Tensor:
         """Diffusers' GEGLU; its halves are computed apart, for their memory then needs no copy."""
         weight, bias = parameters(self._gate, x.dtype)
         half = len(weight) // 2
         gate = functional.linear(x, weight[half:], None if bias is None else bias[half:])
         found = functional.linear(x, weight[:half], None if bias is None else bias[:half])
-        return linear(self._last, found.mul_(functional.gelu(gate)))
+        return add_linear(self._last, found.mul_(functional.gelu(gate)), onto)
 
 
 def _by_head(x: Tensor, heads: int) -> Tensor:

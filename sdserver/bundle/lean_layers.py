@@ -19,6 +19,9 @@ prepare itself than to compute so little.
 """
 
 OUTWEIGHED: Final = 256
+"""Channels from which on a kernel is large: it outweighs as many pixels as it has channels."""
+
+FEW: Final = 64
 """Pixels that a large kernel outweighs even where Winograd's way is open."""
 
 Times = Mapping[int, Tensor]
@@ -38,6 +41,16 @@ def linear(module: Any, x: Tensor) -> Tensor:
     """A linear layer or a 1x1 convolution on tokens (m, channels)."""
     weight, bias = parameters(module, x.dtype)
     return functional.linear(x, weight if weight.ndim == 2 else weight.flatten(1), bias)
+
+
+def add_linear(module: Any, x: Tensor, onto: Tensor) -> Tensor:
+    """What `linear` makes of tokens, added to others in their place: in fp32 on a CPU by one product."""
+    if not x.is_cpu or x.dtype is not torch.float32:
+        return onto.add_(linear(module, x))
+    weight, bias = parameters(module, x.dtype)
+    if bias is not None:
+        onto.add_(bias)
+    return onto.addmm_(x, (weight if weight.ndim == 2 else weight.flatten(1)).T)
 
 
 def layer_norm(module: Any, x: Tensor) -> Tensor:
@@ -114,13 +127,18 @@ class Residual:
             h = h.add_(times[id(module)])
         h = convolve(module.conv2, activated_norm(module.norm2, h))
         shortcut = module.conv_shortcut
-        return h.add_(x if shortcut is None else convolve(shortcut, x))
+        if shortcut is None:
+            return h.add_(x)
+        if shortcut.kernel_size != (1, 1):
+            return h.add_(convolve(shortcut, x))
+        rows, _, height, width = h.shape
+        return as_planes(add_linear(shortcut, as_tokens(x), as_tokens(h)), rows, height, width)
 
 
 def _outweighs(weight: Tensor, pixels: int, has_other_way: bool) -> bool:
     """Whether there is so much of a kernel for so few pixels that oneDNN's sorting of it takes longest."""
     channels = weight.shape[0]
-    most = OUTWEIGHED if has_other_way else channels
+    most = FEW if has_other_way else channels
     return weight.dtype is torch.float32 and channels >= OUTWEIGHED and pixels <= most
 
 

@@ -8,6 +8,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sdserver.bundle.alike import Alike
 from sdserver.bundle.attention_kernel import preferred
 from sdserver.bundle.contexts import outgrow
 from sdserver.bundle.device import Placement
@@ -60,6 +61,7 @@ class Network:
         vector: Tensor | None,
         attention: Attention = PLAIN,
         evaluation: int = 0,
+        alike: Alike | None = None,
     ) -> Tensor:
         """Evaluate the network once.
 
@@ -71,6 +73,8 @@ class Network:
             vector: (n, vector_dim) for SDXL, else None.
             attention: how it is made cheaper.
             evaluation: see `calls.Predict`.
+            alike: rows with equal `x` and timestep. No use is made of them where results must be steady: how
+                many rows are computed together changes their last bits.
 
         Returns:
             (n, channels, h, w), float32, on the network's device.
@@ -82,7 +86,8 @@ class Network:
         moments = timesteps.to(device, torch.float32)
         with self._attention.cheapened(attention, evaluation, size), preferred(self._kernel):
             if self._faster is None or (self._lean is not None and outgrow(context)):
-                predicted = self._evaluate(sample, moments, self._text(context), wide)
+                same = None if alike is None or self._placement.is_steady else alike.on(device)
+                predicted = self._evaluate(sample, moments, self._text(context), wide, same)
             else:
                 predicted = self._faster.predict(
                     lambda: self._evaluate(sample, moments, self._text(context), wide),
@@ -94,10 +99,17 @@ class Network:
         result: Tensor = predicted.float().contiguous()
         return result
 
-    def _evaluate(self, sample: Tensor, timesteps: Tensor, text: Text, vector: Tensor | None) -> Tensor:
+    def _evaluate(
+        self,
+        sample: Tensor,
+        timesteps: Tensor,
+        text: Text,
+        vector: Tensor | None,
+        alike: Alike | None = None,
+    ) -> Tensor:
         """The network's output for what `predict` has brought to its device."""
         if self._lean is not None:
-            return self._lean(sample, timesteps, text, vector)
+            return self._lean(sample, timesteps, text, vector, alike)
         (predicted,) = self._unet(
             sample, timesteps, encoder_hidden_states=text.context(), class_labels=vector, return_dict=False
         )

@@ -7,7 +7,7 @@ place of a tile does the rest, with 4 multiplications for a pixel and channel (t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
@@ -15,7 +15,6 @@ from weakref import ref
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 KERNEL: Final = 3
 TAPS: Final = KERNEL * KERNEL
@@ -27,6 +26,9 @@ SMALL_KERNELS: Final = 640 * 1920
 
 CHUNK_BYTES: Final = 12 * 2**20
 """Of transformed tiles; lines of tiles are convolved in turn so that they fit."""
+
+PIECE_BYTES: Final = 2**19
+"""Of tiles that are transformed at once, so that they stay in the processor's cache meanwhile."""
 
 LEAST_TILES: Final = 128
 """That are convolved at once all the same, for each time the kernels are read."""
@@ -151,27 +153,40 @@ def filtered(x: Tensor, kernels: Tensor, bias: Tensor | None, by: Transform) -> 
     line = by.window**2 * across * channels * x.element_size()
     most = max(CHUNK_BYTES // line, -(-LEAST_TILES // across))
     row_chunk, line_chunk = max(1, min(most // down, rows)), -(-down // -(-down // most))
-    windows = _windows(x, by, down, across)
     widest = by.window**2 * row_chunk * line_chunk * across * max(kernels.shape[1:])
     work = x.new_empty(widest), x.new_empty(widest)
+    framed = x.new_zeros(row_chunk, line_chunk * by.side + 2, across * by.side + 2, channels)
+    lines = x.permute(0, 2, 3, 1)
     for row in range(0, rows, row_chunk):
         for start in range(0, down, line_chunk):
             area = slice(row, row + row_chunk), slice(start, start + line_chunk)
-            _filter(windows[:, :, *area], kernels, bias, by, work, result[area])
+            found = result[area]
+            some = framed[: found.shape[0], : found.shape[1] * by.side + 2]
+            _frame(lines[area[0]], start * by.side - 1, some)
+            _filter(_windows(some, by, found.shape[1], across), kernels, bias, by, work, found)
     planes = result.view(rows, down * by.side, across * by.side, -1)
     if planes.shape[1:3] != (height, width):
         planes = planes[:, :height, :width].contiguous()
     return planes.permute(0, 3, 1, 2)
 
 
-def _windows(x: Tensor, by: Transform, down: int, across: int) -> Tensor:
+def _frame(lines: Tensor, first: int, framed: Tensor) -> None:
+    """Put lines (n, height, width, channels), from the one numbered `first` on, between borders of zeros.
+
+    What is to the left and to the right of them is zero already.
+    """
+    _, height, width, _ = lines.shape
+    start, stop = max(0, -first), min(framed.shape[1], height - first)
+    framed[:, :start].zero_()
+    framed[:, stop:].zero_()
+    framed[:, start:stop, 1 : width + 1].copy_(lines[:, first + start : first + stop])
+
+
+def _windows(framed: Tensor, by: Transform, down: int, across: int) -> Tensor:
     """What each tile is computed from: (window, window, n, down, across, channels), a view."""
-    rows, channels, height, width = x.shape
-    border = (0, 0, 1, across * by.side + 1 - width, 1, down * by.side + 1 - height)
-    padded = functional.pad(x.permute(0, 2, 3, 1), border)
-    row, line, pixel, _ = padded.stride()
-    sizes = (by.window, by.window, rows, down, across, channels)
-    return padded.as_strided(sizes, (line, pixel, row, line * by.side, pixel * by.side, 1))
+    row, line, pixel, _ = framed.stride()
+    sizes = (by.window, by.window, len(framed), down, across, framed.shape[3])
+    return framed.as_strided(sizes, (line, pixel, row, line * by.side, pixel * by.side, 1))
 
 
 def _filter(
@@ -187,18 +202,34 @@ def _filter(
     """
     _, _, rows, down, across, channels = windows.shape
     places, tiles, out = by.window**2, rows * down * across, kernels.shape[2]
-    one, other = (half[: places * tiles * channels].view(places, -1) for half in work)
-    one.view(windows.shape).copy_(windows)
-    torch.mm(by.tile, one, out=other)
-    products = work[0][: places * tiles * out].view(places, tiles, out)
-    torch.bmm(other.view(places, tiles, channels), kernels, out=products)
-    found = work[1][: by.side**2 * tiles * out].view(by.side**2, -1)
-    torch.mm(by.result, products.view(places, -1), out=found)
-    planes = found.view(by.side, by.side, rows, down, across, out).permute(2, 3, 0, 4, 1, 5)
-    if bias is None:
-        result.copy_(planes)
-    else:
-        torch.add(planes, bias, out=result)
+    one, other = work
+    changed = other[: places * tiles * channels].view(places, -1)
+    for row, lines, columns in _pieces(rows, down, across * channels, places):
+        piece = windows[:, :, row, lines]
+        gathered = one[: piece.numel()]
+        gathered.view(piece.shape).copy_(piece)
+        torch.mm(by.tile, gathered.view(places, -1), out=changed[:, columns])
+    products = one[: places * tiles * out].view(places, tiles, out)
+    torch.bmm(changed.view(places, tiles, channels), kernels, out=products)
+    flat = products.view(places, -1)
+    for row, lines, columns in _pieces(rows, down, across * out, by.side**2):
+        found = result[row, lines]
+        pixels = other[: found.numel()].view(by.side**2, -1)
+        torch.mm(by.result, flat[:, columns], out=pixels)
+        planes = pixels.view(by.side, by.side, -1, across, out).permute(2, 0, 3, 1, 4)
+        if bias is None:
+            found.copy_(planes)
+        else:
+            torch.add(planes, bias, out=found)
+
+
+def _pieces(rows: int, down: int, width: int, places: int) -> Iterator[tuple[int, slice, slice]]:
+    """Rows and some of their lines of tiles, of `PIECE_BYTES` in all places, and where they lie among all."""
+    count = max(1, PIECE_BYTES // (places * width * torch.float32.itemsize))
+    for row in range(rows):
+        for start in range(0, down, count):
+            stop = min(start + count, down)
+            yield row, slice(start, stop), slice((row * down + start) * width, (row * down + stop) * width)
 
 
 def _side(module: Any) -> int:

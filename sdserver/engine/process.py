@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from sdserver.bundle.bundle import Bundle
+from sdserver.bundle.memory import hold_freed
 from sdserver.bundle.tuner import Tuning
 from sdserver.calls import DeviceCall, Key
 from sdserver.engine.announced import Announced
@@ -90,6 +91,8 @@ def _run(
     except SettingsError as error:
         _refuse(str(error), inbox, emit)
         return
+    if bundle.name == "cpu":
+        hold_freed()
     device, batcher = batching(Announced(bundle, emit), config, bundle.rows_that_fit)
     # On a processor this thread computes: what else the machine does shall not count.
     timer = time.thread_time if device.name == "cpu" else time.monotonic

@@ -1,8 +1,7 @@
 """Compiled networks, with a twin in the place of machine code. `bench.compiled` compiles a real one."""
 
 import os
-import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from bundle_calls import random
 from diffusers import UNet2DConditionModel
+from patience import wait_until
 from torch import Tensor, nn
 
 from sdserver.bundle.compiled.blank import STEP, Evaluation, NotCompilable, blank
@@ -33,7 +33,6 @@ SMALLEST: dict[str, Any] = {
     "norm_num_groups": 4,
     "attention_head_dim": 2,
 }
-WAIT = 10.0
 
 
 class Twin:
@@ -84,7 +83,7 @@ class Rig:
         self.compiled = Compiled(self.unet, CPU, self.workshop, Won())
         self.width = self.unet.config.cross_attention_dim
         key = blueprint(self.unet, CPU).key()
-        until(lambda: self.workshop.ask(key, blueprint(self.unet, CPU)) is not None)
+        wait_until(lambda: self.workshop.ask(key, blueprint(self.unet, CPU)) is not None)
 
     def make(self, wanted: Blueprint, folder: Path) -> None:
         self.made.append(wanted)
@@ -113,13 +112,6 @@ def network(seed: int = 0, **changes: object) -> Any:
         unet: Any = UNet2DConditionModel.from_config({**SMALLEST, **changes})
     replace_upsampling(unet)
     return unet.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-
-
-def until(done: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -224,7 +216,7 @@ def test_until_it_is_there_the_network_is_evaluated(tmp_path: Path) -> None:
     rig.unet, rig.width = network(), SMALLEST["cross_attention_dim"]
     rig.compiled = Compiled(rig.unet, CPU, Workshop(Store(tmp_path / "compiled"), never))
     rig.ask()
-    until(lambda: len(waiting) == 1)
+    wait_until(lambda: len(waiting) == 1)
 
 
 @pytest.mark.parametrize(("eager", "compiled", "winner"), [(2.0, 1.0, "compiled"), (1.0, 2.0, "eager")])
@@ -272,7 +264,7 @@ def test_a_failure_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture
 
     workshop, wanted = Workshop(Store(tmp_path / "compiled"), fail), Blueprint("{}", "float32", "cpu", 1)
     assert workshop.ask("k", wanted) is None
-    until(lambda: bool(caplog.records))
+    wait_until(lambda: bool(caplog.records))
     for _ in range(3):
         assert workshop.ask("k", wanted) is None
     assert len(tries) == 1
@@ -293,7 +285,7 @@ def test_code_that_ended_a_process_is_not_tried_again(
     store.mark("k")
     workshop = Workshop(store, lambda *_: pytest.fail("made"), lambda _: pytest.fail("loaded"))
     workshop.ask("k", wanted)
-    until(lambda: bool(caplog.records))
+    wait_until(lambda: bool(caplog.records))
     assert "has ended a process" in caplog.text
 
 

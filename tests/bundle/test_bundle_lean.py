@@ -1,34 +1,23 @@
 """The lean forward pass against diffusers' own."""
 
-import copy
 from typing import Any
 
 import pytest
 import torch
 from bundle_calls import random
-from tiny_checkpoints import TEXT_WIDTH, make
+from plain_unets import network
+from tiny_checkpoints import TEXT_WIDTH
 from torch import Tensor, nn
 
 from sdserver.bundle import lean, lean_layers
-from sdserver.bundle.folder import _take_whole_vector
 from sdserver.bundle.kept_text import Text
 from sdserver.bundle.lean import Lean, is_plain
 from sdserver.bundle.lean_layers import Convolver
 from sdserver.bundle.tiling import Tiling
-from sdserver.bundle.unet import replace_upsampling
 from sdserver.bundle.winograd import Winograd
 from sdserver.jobs.model import Family
 
 NONE = Winograd((), 0)
-
-
-def network(family: Family) -> Any:
-    """Of the test's own, for it is changed."""
-    unet: Any = copy.deepcopy(make(family).unet).eval().requires_grad_(False)
-    unet.to(memory_format=torch.channels_last)
-    replace_upsampling(unet)
-    _take_whole_vector(unet)
-    return unet
 
 
 def both(unet: Any, run: Lean, rows: int, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -126,6 +115,8 @@ def test_kernels_that_outweigh_their_pixels() -> None:
     assert x.numel() > lean_layers.UNFOLDED
     torch.testing.assert_close(Convolver(NONE)(conv, x), conv(x), rtol=0, atol=1e-5)
     assert not lean_layers._outweighs(conv.weight, 400, False)
+    assert lean_layers._outweighs(conv.weight, 64, True)
+    assert not lean_layers._outweighs(conv.weight, 128, True)
     assert not lean_layers._outweighs(conv.weight.bfloat16(), 144, False)
 
 

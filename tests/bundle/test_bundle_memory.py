@@ -10,13 +10,17 @@ import torch
 from bundle_calls import encode, predict, random, text_call, use
 from tiny_checkpoints import Write
 
+from sdserver.bundle import memory
 from sdserver.bundle.bundle import Bundle
 from sdserver.bundle.memory import (
+    GIB,
     DeviceMemory,
     HostMemory,
+    hold_freed,
     host_memory,
     measure,
     memory_of,
+    release,
     spare_of,
     with_peaks,
 )
@@ -225,3 +229,22 @@ def test_several_checkpoints_stay_on_a_cpu_as_asked(checkpoint: Write) -> None:
         use(bundle, path)
     with pytest.raises(UnreadableCheckpoint):
         use(bundle, paths[0])
+
+
+@pytest.mark.parametrize(("free", "held"), [(9 * GIB, [GIB // 2]), (GIB // 2, []), (None, [])])
+def test_a_part_of_the_spare_memory_is_held(
+    monkeypatch: pytest.MonkeyPatch, free: int | None, held: list[int]
+) -> None:
+    told: list[int] = []
+    known = None if free is None else HostMemory(free, 10 * GIB)
+    monkeypatch.setattr(memory, "host_memory", lambda: known)
+    monkeypatch.setattr(memory, "hold", told.append)
+    hold_freed()
+    assert told == held
+
+
+def test_what_is_held_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[bool] = []
+    monkeypatch.setattr(memory, "give_back", lambda: given.append(True))
+    release(torch.device("cpu"))
+    assert given == [True]

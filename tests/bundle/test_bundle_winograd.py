@@ -53,6 +53,19 @@ def test_lines_in_turn_make_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(filtered(x, kernels, conv.bias, by), whole, rtol=0, atol=1e-5)
 
 
+def test_pieces_make_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv = layer(6, 3)
+    x = random(3, 6, 20, 12).to(memory_format=torch.channels_last)
+    for side in (2, 4):
+        by = transform(side)
+        kernels, found = transformed(conv.weight, by), []
+        for size in (1, 4096, 1 << 20):
+            monkeypatch.setattr(winograd, "PIECE_BYTES", size)
+            found.append(filtered(x, kernels, conv.bias, by))
+        for one in found:
+            torch.testing.assert_close(one.double(), exact(conv, x), rtol=0, atol=1e-5)
+
+
 def test_it_rounds_no_worse_than_a_plain_convolution_does() -> None:
     """Within twice the plain one's error, over as many channels as Stable Diffusion has."""
     for channels, side, size in ((640, 4, 16), (1280, 2, 16)):
