@@ -19,6 +19,8 @@ from sdserver.errors import QueueFull, Refused
 KEY_HEADER: Final = "Idempotency-Key"
 ROUTE_SCOPE: Final = "sdserver.route"
 """The scope's key of the path by which a request is counted that no route was found for."""
+REFUSED: Final = "refused"
+"""That path of requests that are refused before they are routed; metrics have the word, too."""
 OPENAI_ROUTES: Final = frozenset({"/v1/images/generations", "/v1/images/edits", "/v1/images/variations"})
 WORKING_ROUTES: Final = OPENAI_ROUTES | {
     "/sdapi/v1/txt2img",
@@ -31,6 +33,12 @@ WORKING_ROUTES: Final = OPENAI_ROUTES | {
 """Where a POST asks for work that waits."""
 DRAIN_SECONDS: Final = 5.0
 """For the rest of a refused body to come: a client that still sends it may not look at the answer before."""
+
+
+def mark_refused(scope: Scope) -> None:
+    """Have a request that is refused before it is routed counted by its route, if that is one for work."""
+    path = route_path(scope)
+    scope[ROUTE_SCOPE] = path if path in WORKING_ROUTES else REFUSED
 
 
 class Admit:

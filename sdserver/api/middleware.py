@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sdserver.api.admission import ROUTE_SCOPE
+from sdserver.api.admission import ROUTE_SCOPE, mark_refused
 from sdserver.api.auth.origin import is_own_page
 from sdserver.api.correlation import REQUEST_ID, request_id_of, trace_of
 from sdserver.api.deadline import ARRIVED_SCOPE
@@ -31,8 +31,8 @@ class Observe:
     """Adds X-Process-Time and X-Request-Id, on the board also X-Task-Id and X-Queue-Time; reports requests.
 
     Args:
-        on_request: told the route's template (`page` for the page's files, `unmatched` for unknown paths),
-            status and seconds.
+        on_request: told the route's template (`page` for the page's files, `unmatched` for unknown paths,
+            `refused` for those that reached none), status and seconds.
     """
 
     def __init__(self, app: ASGIApp, on_request: OnRequest) -> None:
@@ -179,6 +179,7 @@ class RefuseForeignPages:
         if scope["type"] == "http" and scope["method"] not in _SAFE_METHODS:
             headers = Headers(scope=scope)
             if not is_own_page("POST", headers) and not self._is_allowed(headers.get("origin", "")):
+                mark_refused(scope)
                 message = (
                     "Pages of this origin may not call the API; --cors-allow-origins allows them. A proxy "
                     "must pass on the Host that it was asked for."

@@ -25,7 +25,8 @@ from sdserver.app.administration import Administrator
 from sdserver.app.devices import one_per_device
 from sdserver.app.draining import Draining
 from sdserver.app.observation import Observation
-from sdserver.app.servers import Serving, bind, check_free, guards
+from sdserver.app.servers import Serving, allow_files, bind, check_free, guards
+from sdserver.app.tls import Tls, tls_of
 from sdserver.catalog.read_ahead import read_ahead
 from sdserver.engine.client import EngineClient
 from sdserver.engine.config import EngineConfig
@@ -93,6 +94,7 @@ class Front:
         self._administrator = Administrator(settings, self._client, self._stop.set, self._stop.is_set)
         self._history = History(self._client, self._memory_used)
         self._overview = Overview(self._node, self._client, self._history, self._memory_used)
+        self._tls: Tls | None = None
         self._api: Serving | None = None
         self._closing: Closing | None = None
         self._door: Door | None = None
@@ -103,9 +105,12 @@ class Front:
         """Live until a signal or a failure; the process's exit code.
 
         Raises:
-            SettingsError: a port cannot be had.
+            SettingsError: a port cannot be had, or the TLS files are of no use.
         """
         settings = self._settings
+        self._take_certificate()
+        if told := allow_files(settings.max_connections):
+            self._say(told)
         check_free(settings.host, settings.port, "--port")
         if settings.upload_url:
             from sdserver.app.uploads import check_uploads  # noqa: PLC0415 - imports an HTTP client
@@ -115,7 +120,7 @@ class Front:
             maintenance_app(self._node, self._metrics, self._client, operators=self._operators()),
             bind(settings.maintenance_host, settings.maintenance_port, "--maintenance-port"),
             grace=1,
-            guard=guards(settings)[1],
+            guard=guards(settings, self._metrics.refused)[1],
         )
         await maintenance.start()
         self._say(f"Maintenance port: {maintenance.address}")
@@ -190,7 +195,6 @@ class Front:
         loaded = await self._unless_stopped(self._client.load(str(checkpoint.absolute())))
         await self._unless_stopped(hashing)
         settings = self._settings
-        tls = (settings.tls_certfile, settings.tls_keyfile)
         ending = Ending(self._stop.set, lambda: os._exit(EXIT_OK), self._restart)
         self._closing, self._door = Closing(), Door()
         self._draining = Draining(self._node, self._door, settings.drain_delay)
@@ -200,9 +204,9 @@ class Front:
             bind(settings.host, settings.port, "--port"),
             keep_alive=settings.timeout_keep_alive,
             grace=math.ceil(settings.shutdown_timeout),
-            tls=(tls[0], tls[1]) if tls[0] and tls[1] else None,
+            tls=self._tls.context if self._tls else None,
             has_lifespan=True,
-            guard=guards(settings)[0],
+            guard=guards(settings, self._metrics.refused)[0],
         )
         await self._api.start()
         # What was made so far stays: a pass of the collector over it takes tens of milliseconds.
@@ -300,6 +304,21 @@ class Front:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
+        if self._tls is not None:
+            loop.add_signal_handler(signal.SIGHUP, self._renew_certificate, self._tls)
+
+    def _take_certificate(self) -> None:
+        """Read the TLS files, if there are any."""
+        tls = self._tls = tls_of(self._settings)
+        if tls is not None:
+            self._node.watch_certificate(lambda: tls.ends_at)
+            for notice in tls.notices():
+                self._say(notice)
+
+    def _renew_certificate(self, tls: Tls) -> None:
+        told = tls.renew()
+        if told is not None:
+            self._say(told)
 
     def _on_signal(self, number: int) -> None:
         if self._stop.is_set() and self._failure is None:

@@ -7,6 +7,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sdserver.app.refusals import Refusals
 from sdserver.app.wellformed import refuse
 
 EVERY_NAME: Final = "*"
@@ -43,10 +44,12 @@ class KnownHosts:
 
     Args:
         is_known: see `known_hosts`.
+        refusals: told of each.
     """
 
-    def __init__(self, app: ASGIApp, is_known: Callable[[str], bool]) -> None:
+    def __init__(self, app: ASGIApp, is_known: Callable[[str], bool], refusals: Refusals) -> None:
         self._app = app
+        self._refusals = refusals
         self._is_known = is_known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,6 +57,7 @@ class KnownHosts:
             hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
             if not all(self._is_known(host) for host in hosts if host):
                 message = "This server is not known by that name; --allowed-hosts tells its names."
+                self._refusals.of_request(scope, 403, message)
                 await refuse(send, 403, message)
                 return
         await self._app(scope, receive, send)

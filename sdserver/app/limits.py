@@ -7,12 +7,16 @@ import asyncio
 import functools
 import ipaddress
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from sdserver.app.handshakes import Handshakes
+from sdserver.app.refusals import Refusals
 
 LOCAL_PROXIES: Final = ("127.0.0.1", "::1")
 EVERYBODY: Final = "*"
@@ -25,10 +29,12 @@ class ConnectionLimits:
     Attributes:
         most: connections at once.
         most_per_address: of them from one address that is no proxy, 0 for any number.
-        head_seconds: from a connection's beginning, or a further request's first byte, to the headers' end.
+        head_seconds: for a TLS handshake, of which there may be `most`, too; then from a connection's
+            beginning, or a further request's first byte, to the headers' end.
         window: seconds within which a body, or an answer's reader, must come `least_rate` times as many
             bytes further.
         least_rate: bytes per second.
+        grace: seconds after which one that is slower than that makes room for others, where all is full.
         linger: seconds in which the rest of a body is thrown away whose request was answered before.
     """
 
@@ -37,6 +43,7 @@ class ConnectionLimits:
     head_seconds: float = 10.0
     window: float = 30.0
     least_rate: int = 1000
+    grace: float = 2.0
     linger: float = 10.0
 
     @property
@@ -73,13 +80,18 @@ class Wall:
     Args:
         limits: what is allowed.
         is_proxy: whose addresses may have any number of connections.
+        refusals: told of each connection that is ended with an answer.
     """
 
-    def __init__(self, limits: ConnectionLimits, is_proxy: Callable[[str], bool]) -> None:
+    def __init__(
+        self, limits: ConnectionLimits, is_proxy: Callable[[str], bool], refusals: Refusals | None = None
+    ) -> None:
         self.limits = limits
+        self.refusals = refusals or Refusals()
         self._is_proxy = is_proxy
         self._inside: dict[GuardedProtocol, str] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self.handshakes = Handshakes(limits.most, limits.head_seconds)
 
     def __len__(self) -> int:
         return len(self._inside)
@@ -88,7 +100,8 @@ class Wall:
         """A connection was made; why it must go, empty if it may stay.
 
         Where there are too many, the one that has waited longest for its client's next request makes
-        room: those who send slowly, or nothing, keep out nobody.
+        room, else the one that sends a body, or reads an answer, slowest of all and too slowly: those who
+        send slowly, or nothing, keep out nobody.
         """
         limits = self.limits
         if limits.most_per_address and not self._is_proxy(address):
@@ -110,10 +123,21 @@ class Wall:
         self._inside.pop(connection, None)
 
     def _make_room(self, among: Iterable["GuardedProtocol"]) -> bool:
-        idle = [one for one in among if one.waits_since is not None]
-        if not idle:
+        """Whether one of them could go. What has come of a new one may not be read yet: so it stays while
+        there is another.
+        """
+        inside = tuple(among)
+        idle = [(since, one) for one in inside if (since := one.waits_since) is not None]
+        since, longest = min(idle, key=_first, default=(math.inf, None))
+        paces = [(pace, one) for one in inside if (pace := one.pace()) is not None]
+        pace, slowest = min(paces, key=_first, default=(math.inf, None))
+        is_new = longest is None or longest.loop.time() - since < self.limits.grace
+        if slowest is not None and pace < self.limits.least_rate and is_new:
+            self.leave(slowest)
+            slowest.make_room()
+            return True
+        if longest is None:
             return False
-        longest = min(idle, key=lambda one: one.waits_since or 0.0)
         self.leave(longest)
         longest.transport.abort()
         return True
@@ -154,6 +178,7 @@ class GuardedProtocol(H11Protocol):
         """Take the connection, or refuse it."""
         super().connection_made(transport)
         self._head_since = self._idle_since = self.loop.time()
+        self._wall.handshakes.ended(transport.get_extra_info("socket").fileno())
         reason = self._wall.enter(self, self.client[0] if self.client else "")
         if reason:
             self._is_refused = True
@@ -206,12 +231,36 @@ class GuardedProtocol(H11Protocol):
         elif self._is_left_over(now):
             self.transport.close()
         elif self._sends_too_slowly(now):
-            least = f"{self._limits.least_rate:,} bytes per second"
-            self._end(408, "RequestTimeout", f"The body came too slowly: send at least {least}.")
+            self._end_slow_body()
+
+    def pace(self) -> float | None:
+        """Bytes per second that its client reads or sends; None where neither is waited for, or not for
+        long enough to tell.
+        """
+        now, unread = self.loop.time(), self.transport.get_write_buffer_size()
+        if unread and self._unread_mark is not None:
+            began, done = self._unread_mark[0], self._unread_mark[1] - unread
+        elif self._is_sending and self._body_mark is not None:
+            began, done = self._body_mark[0], self._received - self._body_mark[1]
+        else:
+            return None
+        return done / (now - began) if now - began >= self._limits.grace else None
+
+    def make_room(self) -> None:
+        """Go, for another connection to come."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self._end_slow_body()
+
+    @property
+    def _is_sending(self) -> bool:
+        """Whether its client is to send more of a body."""
+        is_sending = self.conn.their_state is h11.SEND_BODY and not self.flow.read_paused
+        return is_sending and not self.cycle.waiting_for_100_continue
 
     def _sends_too_slowly(self, now: float) -> bool:
-        is_sending = self.conn.their_state is h11.SEND_BODY and not self.flow.read_paused
-        if not is_sending or self.cycle.waiting_for_100_continue:
+        if not self._is_sending:
             self._body_mark = None
             return False
         began, count = self._body_mark or (now, self._received)
@@ -239,12 +288,22 @@ class GuardedProtocol(H11Protocol):
         is_sending = self.conn.their_state is h11.SEND_BODY
         return is_answered and is_sending and now - self._answered_at > self._limits.linger
 
+    def _end_slow_body(self) -> None:
+        least = f"{self._limits.least_rate:,} bytes per second"
+        self._end(408, "RequestTimeout", f"The body came too slowly: send at least {least}.")
+
     def _end(self, status: int, error: str, detail: str) -> None:
         """Close the connection, with AUTOMATIC1111's error body if no answer has begun and one is wanted."""
         is_answering = self.cycle is not None and self.cycle.response_started
         if (not is_answering or self.cycle.response_complete) and (self._received or status == 503):
             self.transport.write(_answer(status, error, detail))
+            if self.cycle is None or self.cycle.response_complete:  # else the application tells how it ended
+                self._wall.refusals.of_connection(status, detail, self.client[0] if self.client else "")
         self.transport.close()
+
+
+def _first(pair: "tuple[float, GuardedProtocol]") -> float:
+    return pair[0]
 
 
 def _answer(status: int, error: str, detail: str) -> bytes:

@@ -3,24 +3,30 @@
 import asyncio
 import contextlib
 import math
+import resource
 import socket
+import ssl
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
+from sdserver.app.handshakes import Doorway
 from sdserver.app.hosts import KnownHosts, known_hosts
 from sdserver.app.limits import LOCAL_PROXIES, ConnectionLimits, Wall, guarded, proxies
+from sdserver.app.refusals import OnRefused, Refusals
+from sdserver.app.unfinished import Unfinished
 from sdserver.app.wellformed import WellFormed
 from sdserver.errors import SettingsError
 from sdserver.settings.model import LOOPBACK_HOSTS, Settings
 
 BACKLOG = 2048
+OTHER_FILES = 256
+"""That are open beside connections, amply."""
 KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 """Seconds of silence before a connection is probed, between two probes, and how many go unanswered."""
 
@@ -34,15 +40,17 @@ class Guard:
         proxies: addresses and networks of those whose connections are many clients'.
         has_proxies: whether they are believed about whom they ask for.
         is_known_host: whether a `Host` header names this server; None where every name does.
+        on_refused: told the status of what is refused before the application sees it.
     """
 
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     proxies: tuple[str, ...] = LOCAL_PROXIES
     has_proxies: bool = False
     is_known_host: Callable[[str], bool] | None = None
+    on_refused: OnRefused = lambda _: None
 
 
-def guards(settings: Settings) -> tuple[Guard, Guard]:
+def guards(settings: Settings, on_refused: OnRefused = lambda _: None) -> tuple[Guard, Guard]:
     """Of the API's port, and of the maintenance port."""
     limits = ConnectionLimits(settings.max_connections, settings.max_connections_per_address)
     is_open = not (settings.api_auth or settings.gradio_auth or settings.api_keys)
@@ -51,7 +59,7 @@ def guards(settings: Settings) -> tuple[Guard, Guard]:
         is_own = host in LOOPBACK_HOSTS and is_open
         has_check = is_own or bool(settings.allowed_hosts)
         is_known = known_hosts(settings.allowed_hosts) if has_check else None
-        return Guard(limits, settings.forwarded_allow_ips, has_proxies, is_known)
+        return Guard(limits, settings.forwarded_allow_ips, has_proxies, is_known, on_refused)
 
     return guard(settings.host, True, is_open), guard(settings.maintenance_host, False, True)
 
@@ -131,6 +139,29 @@ def bind(host: str, port: int, flag: str) -> socket.socket:
     return server
 
 
+def allow_files(connections: int) -> str:
+    """Have the system let this process open as many files as its two ports may have connections.
+
+    Args:
+        connections: the most of each port; as many more may be in their TLS handshake.
+
+    Returns:
+        What the operator should change, empty if it suffices.
+    """
+    needed = 4 * connections + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return ""
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed >= needed:
+        return ""
+    return (
+        f"This process may open {allowed} files, and {connections} connections for each port may need "
+        f"{needed}: raise the limit (ulimit -Hn, LimitNOFILE) or give a smaller --max-connections."
+    )
+
+
 def check_free(host: str, port: int, flag: str) -> None:
     """Find out at once whether a port that is bound later can be had.
 
@@ -154,7 +185,7 @@ class Serving:
         grace: seconds that running requests get when the server ends.
         has_lifespan: whether the application is told when the server ends, after its connections closed.
         guard: what keeps out too many and too slow ones, and wrong names.
-        tls: certificate and key (PEM) for HTTPS, or None.
+        tls: what HTTPS is served by, or None for plain HTTP.
     """
 
     def __init__(
@@ -165,14 +196,16 @@ class Serving:
         keep_alive: int = 5,
         grace: int = 5,
         has_lifespan: bool = False,
-        tls: tuple[Path, Path] | None = None,
+        tls: ssl.SSLContext | None = None,
         guard: Guard | None = None,
     ) -> None:
-        certificate, key = tls or (None, None)
         guard = guard or Guard()
-        self.wall = Wall(guard.limits, proxies(guard.proxies))
+        refusals = Refusals(guard.on_refused)
+        self.wall = Wall(guard.limits, proxies(guard.proxies), refusals)
+        if guard.is_known_host:
+            app = KnownHosts(app, guard.is_known_host, refusals)
         config = uvicorn.Config(
-            WellFormed(KnownHosts(app, guard.is_known_host) if guard.is_known_host else app),
+            WellFormed(Unfinished(app, guard.limits.most, refusals), refusals),
             http=guarded(self.wall),
             ws="none",
             proxy_headers=guard.has_proxies,
@@ -184,10 +217,9 @@ class Serving:
             backlog=BACKLOG,
             timeout_keep_alive=keep_alive,
             timeout_graceful_shutdown=grace,
-            ssl_certfile=certificate,
-            ssl_keyfile=key,
+            ssl_context_factory=None if tls is None else lambda _config, _default: tls,
         )
-        self._socket = server_socket
+        self._socket = server_socket if tls is None else Doorway(server_socket, self.wall.handshakes)
         self._server = HttpServer(config)
         self._task: asyncio.Task[None] | None = None
 

@@ -5,22 +5,30 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sdserver.app.refusals import Refusals
+
 MOST_HEADERS: Final = 100
 MOST_HEAD_BYTES: Final = 16_384
 VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 
 class WellFormed:
-    """ASGI middleware: refuses what the parser of HTTP lets pass, and closes the connection."""
+    """ASGI middleware: refuses what the parser of HTTP lets pass, and closes the connection.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        refusals: told of each.
+    """
+
+    def __init__(self, app: ASGIApp, refusals: Refusals) -> None:
         self._app = app
+        self._refusals = refusals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         fault = _fault(scope) if scope["type"] == "http" else None
         if fault is None:
             await self._app(scope, receive, send)
         else:
+            self._refusals.of_request(scope, *fault)
             await refuse(send, *fault)
 
 
@@ -39,13 +47,22 @@ def _fault(scope: Scope) -> tuple[int, str] | None:
     return None
 
 
-async def refuse(send: Send, status: int, detail: str) -> None:
-    """Answer with AUTOMATIC1111's error body, and close the connection."""
+async def refuse(send: Send, status: int, detail: str, retry_after: int = 0) -> None:
+    """Answer with AUTOMATIC1111's error body, and close the connection.
+
+    Args:
+        send: where the answer goes.
+        status: of the answer.
+        detail: why, in a sentence.
+        retry_after: seconds after which the client may try again; 0 where that is of no use.
+    """
     body = json.dumps({"error": "HTTPException", "detail": detail, "body": "", "errors": ""}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
+    if retry_after:
+        headers.append((b"retry-after", str(retry_after).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

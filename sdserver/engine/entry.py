@@ -34,6 +34,8 @@ def run(pipe: Connection, config: EngineConfig, told: Connection | None = None) 
         stacks.write_when_asked(told)
     logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the front decides.
+    if hasattr(signal, "SIGHUP"):  # so does the terminal's end, and it may mean a new certificate.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     work_or_leave(lambda: process().run(pipe, config))
 
 

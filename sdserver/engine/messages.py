@@ -186,17 +186,19 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A line for the front's log. Ends at the supervisor.
+    """A line for the front's log. Ends at the supervisor, or at the client if it is about jobs.
 
     Attributes:
         logger: the name of who says it.
         level: as `logging` counts.
         text: with the traceback, if there is one.
+        jobs: what was worked on.
     """
 
     logger: str
     level: int
     text: str
+    jobs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

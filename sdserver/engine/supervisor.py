@@ -187,7 +187,7 @@ class Supervisor:
                 self._watchdog.heard(message)
             if isinstance(message, LongCall | Pulse):
                 continue
-            if isinstance(message, Logged):
+            if isinstance(message, Logged) and not message.jobs:
                 logging.getLogger(message.logger).log(message.level, "%s", message.text)
                 continue
             try:

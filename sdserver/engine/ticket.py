@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from typing import Literal
 
 from sdserver import errors
@@ -27,6 +28,9 @@ class Ticket:
         stop_jobs: asked to end jobs early.
         watch_jobs: asked for previews of jobs; None where none can be made.
         on_event: told every event of the jobs after the ticket took it in.
+
+    Attributes:
+        context: in which the request was submitted; the log finds in it what the request is called.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class Ticket:
     ) -> None:
         self.id = request_id
         self.jobs = tuple(jobs)
+        self.context = copy_context()
         self.created_at = time.monotonic()
         self.started_at: float | None = None
         self._stop_jobs = stop_jobs

@@ -28,6 +28,8 @@ REQUEST_BUCKETS = (0.5, 1, 2, 3, 5, 8, 12, 20, 30, 60, 120, 300, 600)
 BATCH_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 MAX_ROUTES = 100
+REFUSED = "refused"
+"""The route of what was refused before it reached one."""
 
 
 class Load(Protocol):
@@ -67,6 +69,7 @@ class Metrics:
         self._make_request_metrics()
         self._make_engine_metrics()
         self._make_upload_metrics()
+        self._certificate_ends: Gauge | None = None
         self._uploaded: dict[str, int] = {}
         self._hash_of: Callable[[str], str] = lambda _checkpoint: ""
         self._loaded: Loaded | None = None
@@ -227,6 +230,10 @@ class Metrics:
         self._requests.labels(route, str(code)).inc()
         self._duration.labels(route).observe(seconds)
 
+    def refused(self, code: int) -> None:
+        """A request, or what was to become one, was refused before it reached a route."""
+        self._requests.labels(REFUSED, str(code)).inc()
+
     def waited(self, seconds: float) -> None:
         """An accepted request was begun, after waiting that long."""
         self._queued.observe(seconds)
@@ -263,7 +270,18 @@ class Metrics:
             self._tell_model(self._loaded)
         if node.uploads is not None:
             self._note_uploads(node.uploads)
+        if node.certificate_ends is not None:
+            self._note_certificate(node.certificate_ends)
         return generate_latest(self._registry)
+
+    def _note_certificate(self, ends: float) -> None:
+        if self._certificate_ends is None:
+            self._certificate_ends = Gauge(
+                "sdserver_tls_certificate_expiry_timestamp_seconds",
+                "When the certificate of TLS ends, since 1970.",
+                registry=self._registry,
+            )
+        self._certificate_ends.set(ends)
 
     def _note_memory(self, memory: MemoryFacts) -> None:
         kinds = {

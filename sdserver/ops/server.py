@@ -11,8 +11,10 @@ nodes when none is healthy (AWS ALB) would flood exactly the busy ones. Those wh
 
 import math
 import platform
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import PurePath
 
 from starlette.applications import Starlette
@@ -182,6 +184,7 @@ class _Answers:
             "queue": self._queue(),
             "download": _download(facts),
             "uploads": _uploads(facts),
+            "tls": _tls(facts),
             "devices": [device_fields(device) for device in facts.devices],
             "degraded": facts.phase == "ready" and any(one.state != "ready" for one in facts.devices),
             "engine": {"restarts": facts.restarts, "beat_age_s": facts.beat_age},
@@ -293,6 +296,14 @@ def _uploads(facts: NodeFacts) -> Fields | None:
         "error_age_s": uploads.error_age if uploads.error else None,
         "next_try_s": uploads.pause,
     }
+
+
+def _tls(facts: NodeFacts) -> Fields | None:
+    ends = facts.certificate_ends
+    if ends is None:
+        return None
+    day = datetime.fromtimestamp(ends, UTC)
+    return {"certificate_ends": f"{day:%Y-%m-%dT%H:%M:%SZ}", "certificate_left_s": ends - time.time()}
 
 
 def _wait(facts: NodeFacts) -> float:

@@ -73,6 +73,7 @@ class NodeFacts:
         beat_age: since the engine was last heard, None before that.
         uploads: of saved pictures, None where none are uploaded.
         devices: each one's engine.
+        certificate_ends: when that of TLS does, in seconds since 1970; None without TLS.
     """
 
     version: str
@@ -90,6 +91,7 @@ class NodeFacts:
     beat_age: float | None
     uploads: UploadFacts | None = None
     devices: tuple[DeviceFacts, ...] = ()
+    certificate_ends: float | None = None
 
 
 class Node:
@@ -114,6 +116,7 @@ class Node:
         self._beat: float | None = None
         self._uploads: Callable[[], UploadFacts] | None = None
         self._devices: Callable[[], tuple[DeviceFacts, ...]] | None = None
+        self._certificate_ends: Callable[[], float] | None = None
         self._probed_at: float | None = None
 
     @property
@@ -170,6 +173,10 @@ class Node:
         """Tell from now on how each device's engine is, too."""
         self._devices = devices
 
+    def watch_certificate(self, ends: Callable[[], float]) -> None:
+        """Tell from now on when the certificate of TLS ends, too: seconds since 1970."""
+        self._certificate_ends = ends
+
     def progressed(self, progress: DownloadProgress) -> None:
         """Note how far a download is. Any thread may call this."""
         self._download = progress
@@ -225,6 +232,7 @@ class Node:
             beat_age=None if beat is None else now - beat,
             uploads=None if self._uploads is None else self._uploads(),
             devices=() if self._devices is None else self._devices(),
+            certificate_ends=None if self._certificate_ends is None else self._certificate_ends(),
         )
 
     def _note(self, error: str, job: str) -> None:

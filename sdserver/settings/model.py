@@ -136,11 +136,12 @@ class Settings:
         SERVING,
         kinds.path(),
         None,
-        "Certificate (PEM) to serve HTTPS with; needs --tls-keyfile.",
+        "Certificate (PEM) to serve HTTPS with, those that vouch for it after it; needs --tls-keyfile. "
+        "SIGHUP has both read anew.",
         shown="none",
     )
     tls_keyfile: Path | None = option(
-        SERVING, kinds.path(), None, "Private key (PEM) of the certificate.", shown="none"
+        SERVING, kinds.path(), None, "Private key (PEM) of the certificate, not encrypted.", shown="none"
     )
     timeout_keep_alive: int = option(
         SERVING, kinds.integer(0, 86_400, "SECONDS"), 30, "How long an idle connection stays open."

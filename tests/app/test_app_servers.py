@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -61,7 +62,7 @@ def test_answers_are_dated_by_the_clock_though_nothing_ticks(monkeypatch: pytest
         finally:
             await server.stop()
 
-    asyncio.run(asyncio.wait_for(live(), 60))
+    asyncio.run(asyncio.wait_for(live(), PATIENCE))
 
 
 def test_a_server_that_nobody_asks_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +84,7 @@ def test_a_server_that_nobody_asks_does_nothing(monkeypatch: pytest.MonkeyPatch)
         await server.stop()
         return found
 
-    assert asyncio.run(asyncio.wait_for(live(), 60)) <= 3
+    assert asyncio.run(asyncio.wait_for(live(), PATIENCE)) <= 3
 
 
 def test_a_server_ends_when_it_is_told_to_and_lets_an_answer_finish() -> None:
@@ -109,7 +110,7 @@ def test_a_server_ends_when_it_is_told_to_and_lets_an_answer_finish() -> None:
         with pytest.raises(OSError, match=r"refused|Connect"):
             await asyncio.open_connection(*address)
 
-    asyncio.run(asyncio.wait_for(live(), 60))
+    asyncio.run(asyncio.wait_for(live(), PATIENCE))
 
 
 def test_names_are_checked_where_a_page_could_rebind_its_own(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from node import Node, running
+from patience import PATIENCE
 from PIL import Image, ImageChops, ImageStat
 
 from tests.documentation.conftest import ROOT
@@ -41,7 +42,7 @@ def run(command: Sequence[str], program: str, node: Node, folder: Path) -> str:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=2 * PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

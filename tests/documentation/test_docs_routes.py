@@ -71,8 +71,9 @@ def test_no_document_names_a_route_that_is_not_there(
 
 
 def test_metrics_are_those_documented(client: EngineClient) -> None:
-    metrics = Metrics()
-    text = metrics.text(Node("test").facts(), client).decode()
+    metrics, node = Metrics(), Node("test")
+    node.watch_certificate(lambda: 0.0)
+    text = metrics.text(node.facts(), client).decode()
     kinds = re.findall(r"^# TYPE (sdserver_\w+) (\w+)$", text, re.MULTILINE)
     names = {name for name, _ in kinds if not name.endswith("_created")}
     assert set(re.findall(r"`(sdserver_\w+)`", section(read("api.md"), "## Port 8001"))) == names

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import certifi
 import pytest
+from patience import PATIENCE
 
 from sdserver.ops.downloads.limits import Limits, Pace
 
@@ -212,10 +213,10 @@ def pauses() -> Pauses:
 
 @pytest.fixture
 def limits(pauses: Pauses) -> Limits:
-    """Impatient, and without sleeping; jitter always takes the longest pause."""
+    """Few tries, and no pauses between them; jitter always takes the longest pause."""
     return Limits(
-        connect=2.0,
-        silence=0.4,
+        connect=PATIENCE,
+        silence=PATIENCE,
         attempts=3,
         spare=0,
         report_every=0.0,

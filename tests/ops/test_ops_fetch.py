@@ -240,8 +240,8 @@ def test_a_crawling_server_is_given_up(
     path = get(
         site.url("/m.safetensors"),
         other_site.url("/m.safetensors"),
-        slow_window=0.2,
-        slow_speed=1e6,
+        slow_window=1.0,
+        slow_speed=200_000,
         attempts=2,
         progress=1,
     )

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from patience import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys, threading
@@ -28,7 +30,7 @@ def start(url: str, models: Path) -> subprocess.Popen[str]:
 
 
 def wait_for_bytes(models: Path, count: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if any(p.stat().st_size >= count for p in (models / ".downloads").glob("*.part")):
             return
@@ -40,7 +42,7 @@ def test_a_killed_download_is_resumed(
     site: Any, file_type: Any, models: Path, safetensors: Callable[..., bytes]
 ) -> None:
     body = safetensors(SIZE)
-    site.files["/m.safetensors"] = slow = file_type(body, pause=0.02)
+    site.files["/m.safetensors"] = slow = file_type(body, pause=0.1)
     models.mkdir()
     first = start(site.url("/m.safetensors"), models)
     wait_for_bytes(models, 60_000)
@@ -49,7 +51,7 @@ def test_a_killed_download_is_resumed(
     assert not (models / "m.safetensors").exists()
     slow.pause = 0.0
     second = start(site.url("/m.safetensors"), models)
-    out, err = second.communicate(timeout=30)
+    out, err = second.communicate(timeout=PATIENCE)
     assert out.strip() == str(models / "m.safetensors"), err
     assert (models / "m.safetensors").read_bytes() == body
     assert [s.status for s in site.seen] == [200, 206]
@@ -63,7 +65,7 @@ def test_two_processes_fetch_once(
     body = safetensors(SIZE)
     site.files["/m.safetensors"] = file_type(body, pause=0.01)
     both = [start(site.url("/m.safetensors"), models) for _ in range(2)]
-    results = [process.communicate(timeout=30) for process in both]
+    results = [process.communicate(timeout=PATIENCE) for process in both]
     assert [out.strip() for out, _ in results] == [str(models / "m.safetensors")] * 2, results
     assert (models / "m.safetensors").read_bytes() == body
     assert [s.status for s in site.seen] == [200]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 from sdserver.engine.messages import BatchRan, Loaded, MemoryFacts
 from sdserver.jobs.events import Failed, Finished, Picture
@@ -76,7 +77,7 @@ def test_points_are_made_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> N
 
     async def record() -> None:
         task = asyncio.create_task(past.record())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while len(past.since(0)) < 3:
                 await asyncio.sleep(0.01)
         task.cancel()

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from patience import PATIENCE
 
 from sdserver.engine.messages import Beat, Loaded, MemoryFacts
 from sdserver.jobs.events import Failed
@@ -345,6 +346,6 @@ def test_it_starts_fast_and_without_heavy_libraries() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.stdout.strip() == "[]"

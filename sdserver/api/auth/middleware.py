@@ -6,6 +6,7 @@ from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sdserver.api.admission import mark_refused
 from sdserver.api.auth.gate import Gate, Refusal
 from sdserver.api.errors import JsonResponse, four_keys
 from sdserver.api.paths import route_path
@@ -52,6 +53,7 @@ class RequireLogin:
         elif kind == "websocket":
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
         else:
+            mark_refused(scope)
             await self._refused(judged, method, headers, scope)(scope, receive, send)
 
     def _refused(self, refusal: Refusal, method: str, headers: Headers, scope: Scope) -> Response:

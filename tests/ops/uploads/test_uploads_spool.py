@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import wait_until
 
 from sdserver.ops.uploads.spool import DROPPED, FULL, PASSING, STALE_SECONDS, Spool
 from sdserver.ops.uploads.target import key_of
@@ -262,7 +263,8 @@ def test_killed_at_any_moment_each_file_waits_whole(tmp_path: Path, pause: float
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
-    time.sleep(0.1 + pause)
+    wait_until(lambda: len(list((tmp_path / "spool").iterdir())) > 10)
+    time.sleep(pause)
     process.kill()
     process.wait()
     process.stdout.close()
