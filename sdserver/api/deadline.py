@@ -13,7 +13,7 @@ from sdserver.errors import InvalidField
 HEADER: Final = "X-Request-Timeout"
 ARRIVED_SCOPE: Final = "sdserver.arrived"
 """The scope's key of the time of `time.monotonic` when the request's headers came."""
-_SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,30})?")
 
 
 def deadline_of(scope: Scope, limit: float = 0.0) -> float | None:

@@ -87,10 +87,6 @@ class Engine(Protocol):
         """Unfinished requests, oldest first."""
         ...
 
-    def stop_current(self, mode: StopMode) -> None:
-        """End the oldest running request early."""
-        ...
-
     async def load(self, checkpoint: str) -> Loaded:
         """Have a checkpoint loaded, given by its path.
 

@@ -76,10 +76,13 @@ class Administrator:
             raise NotReady("The node is not being drained.")
 
     def interrupt(self) -> bool:
-        """Stop what runs at its next step; whether anything ran."""
-        runs = self._client.running > 0
-        self._client.stop_current("interrupt")
-        return runs
+        """Stop the oldest request that runs at its next step; whether any ran."""
+        active = self._door.active() if self._door else ()
+        running = next((entry for entry in active if entry.state == "running"), None)
+        if running is None:
+            return False
+        running.stop("interrupt")
+        return True
 
     def cancel(self, job: str) -> bool:
         """Drop a request; whether it was there and unfinished."""

@@ -6,12 +6,14 @@ is run again alone, so that one which kills its engine twice fails alone.
 """
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from sdserver.engine.config import EngineConfig
 from sdserver.engine.member import DeviceFacts, Supervise, total
-from sdserver.engine.messages import BatchRan, FromEngine, Loaded, MemoryFacts, StopMode
+from sdserver.engine.messages import BatchRan, FromEngine, Loaded, Logged, MemoryFacts
 from sdserver.engine.pool import Hooks, Pool
 from sdserver.engine.restarts import Restarts
 from sdserver.engine.supervisor import Supervisor
@@ -231,13 +233,6 @@ class EngineClient:
         """The unfinished request that the job belongs to."""
         return self._owner.get(job_id)
 
-    def stop_current(self, mode: StopMode) -> None:
-        """End the oldest running request early; does nothing when none runs."""
-        for ticket in self._tickets.values():
-            if ticket.state == "running":
-                ticket.stop(mode)
-                return
-
     def _unfinished(self) -> Iterable[Job]:
         """In the order in which they are to begin."""
         return (job for ticket in self.active() for job in ticket.unfinished)
@@ -254,9 +249,22 @@ class EngineClient:
                 self._tickets.pop(ticket.id, None)
 
     def _heard(self, message: FromEngine) -> None:
+        if isinstance(message, Logged):
+            self._log(message)
+            return
         if isinstance(message, BatchRan) and message.kind == "predict":
             self._row_seconds += 0.1 * (message.seconds / message.rows - self._row_seconds)
         self._on_message(message)
+
+    def _log(self, record: Logged) -> None:
+        """Log what an engine says about jobs; where all are of one request, as if that said it."""
+        write = partial(logging.getLogger(record.logger).log, record.level, "%s", record.text)
+        owners = {self._owner.get(job) for job in record.jobs}
+        owner = owners.pop() if len(owners) == 1 else None
+        if owner is None:
+            write()
+        else:
+            owner.context.run(write)
 
     def _given_up(self, reason: str) -> None:
         self._accepting = False

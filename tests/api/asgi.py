@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from patience import PATIENCE
 from starlette.datastructures import Headers
 
 from sdserver.api.closing import Closing
@@ -97,13 +98,13 @@ async def asked(app: Any, scope: dict[str, Any], body: bytes) -> list[dict[str, 
     async def receive() -> dict[str, Any]:
         if incoming:
             return incoming.pop()
-        await asyncio.sleep(30)
+        await asyncio.sleep(2 * PATIENCE)
         return {"type": "http.disconnect"}
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await app(scope, receive, send)
     return sent
 

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
+from patience import PATIENCE
+
 from sdserver.engine.messages import Watch
 from sdserver.engine.ticket import Ticket
 from sdserver.errors import QueueFull
@@ -40,7 +42,7 @@ class HandEngine(FakeEngine):
 
     def wait_for(self, count: int) -> None:
         """Wait until the engine was given so many requests."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE
         while len(self._tickets) < count:
             assert time.monotonic() < end, "waited in vain"
             time.sleep(0.005)
@@ -68,9 +70,10 @@ class HandEngine(FakeEngine):
     def _tell(self, request: int, job: int, event_of: Callable[[Job], JobEvent]) -> None:
         self.wait_for(request + 1)
         ticket = self._tickets[request]
-        self._on_loop(lambda: ticket.observe(event_of(ticket.jobs[job])))
+        self.on_loop(lambda: ticket.observe(event_of(ticket.jobs[job])))
 
-    def _on_loop(self, act: Callable[[], None]) -> None:
+    def on_loop(self, act: Callable[[], None]) -> None:
+        """Do something on the server's loop, once a request came, and wait until it is done."""
         assert self._loop is not None
         done: Future[None] = Future()
 
@@ -79,4 +82,4 @@ class HandEngine(FakeEngine):
             done.set_result(None)
 
         self._loop.call_soon_threadsafe(run)
-        done.result(10)
+        done.result(PATIENCE)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 import uvicorn
+from patience import PATIENCE
 
 from sdserver.api.closing import Closing
 from sdserver.api.config import ApiConfig
@@ -133,9 +134,6 @@ class FakeEngine:
     def active(self) -> Sequence[Ticket]:
         return [ticket for ticket in self._tickets if ticket.state != "done"]
 
-    def stop_current(self, mode: StopMode) -> None:
-        self.active()[0].stop(mode)
-
     async def load(self, checkpoint: str) -> Loaded:
         self.loads.append(checkpoint)
         if "broken" in checkpoint:
@@ -242,12 +240,13 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
+        self._connections: list[socket.socket] = []
         self._thread.start()
 
     def request(self, method: str, path: str, **arguments: Any) -> requests.Response:
         """One request on a connection of its own."""
         headers = {"Connection": "close"} | arguments.pop("headers", {})
-        return requests.request(method, self.url + path, headers=headers, timeout=10, **arguments)
+        return requests.request(method, self.url + path, headers=headers, timeout=PATIENCE, **arguments)
 
     def post(self, path: str, body: object, **arguments: Any) -> requests.Response:
         return self.request("POST", f"/sdapi/v1/{path}", json=body, **arguments)
@@ -256,14 +255,15 @@ class Server:
         return self.request("GET", f"/sdapi/v1/{path}", **arguments)
 
     def raw(self, data: bytes) -> socket.socket:
-        """A connection on which these bytes were sent."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        """A connection on which these bytes were sent; closed with the server at the latest."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+        self._connections.append(connection)
         connection.sendall(data)
         return connection
 
     def reported(self, count: int) -> list[tuple[str, int]]:
         """The first requests that were reported; that happens a moment after their answers."""
-        end = time.monotonic() + 5
+        end = time.monotonic() + PATIENCE
         while len(self.seen) < count and time.monotonic() < end:
             time.sleep(0.005)
         return self.seen
@@ -275,11 +275,13 @@ class Server:
         self._server.servers[0].get_loop().call_soon_threadsafe(self._closing.begin)
 
     def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
         self.closing()
         self._server.should_exit = True
-        self._thread.join(10)
-        assert not self._thread.is_alive()
+        self._thread.join(PATIENCE)
         self._socket.close()
+        assert not self._thread.is_alive()
 
 
 @pytest.fixture(scope="module")

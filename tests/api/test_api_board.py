@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import PATIENCE
 from toy import JOB
 
 from sdserver.api.answer.answer import Encoded
@@ -455,7 +456,7 @@ class TestEntry:
             entry, hand, _ = self.entry()
             entry.stop("interrupt")
             ticket = entry.submit(engine_of(hand), jobs_of("a", 2))
-            ends = await asyncio.wait_for(ticket.results(), 1)
+            ends = await asyncio.wait_for(ticket.results(), PATIENCE)
             assert ends == (Cancelled("a/0"), Cancelled("a/1"))
 
         on_board(test)
@@ -489,7 +490,7 @@ class TestEntry:
             await settled()
             assert not over.done()
             entry.end("failed")
-            await asyncio.wait_for(over, 1)
+            await asyncio.wait_for(over, PATIENCE)
             await entry.over()
 
         on_board(test)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 from sdserver.api.downloads import MAX_REMEMBERED, ModelKind, Progress, shown_address
 from sdserver.errors import DownloadError, InvalidField
@@ -68,7 +69,7 @@ def ask(server: Server, method: str, path: str = "", key: str | None = KEY, **mo
 
 
 def state_of(server: Server, *states: str) -> dict[str, Any]:
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while True:
         (newest, *_) = ask(server, "GET").json()["downloads"]
         if newest["state"] in states:
@@ -83,7 +84,7 @@ def test_a_downloads_life(operated: Operated) -> None:
     begun = ask(server, "POST", json={"url": URL, "kind": "lora", "sha256": "A" * 64})
     assert begun.status_code == 202
     assert begun.json()["address"] == "https://models.example/a/b.safetensors"
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while (far := ask(server, "GET").json()["downloads"][0])["bytes_done"] == 0:
         assert time.monotonic() < end
     assert far == begun.json() | {

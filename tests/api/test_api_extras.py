@@ -14,6 +14,7 @@ from driving import drive
 from hypothesis import given
 from hypothesis import strategies as st
 from node import CHECKPOINT, running
+from patience import PATIENCE
 from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
@@ -464,11 +465,11 @@ def test_who_leaves_cancels(tmp_path: Path, files: Path) -> None:
         body = json.dumps({"image": sent(noise(16, 16)), "upscaler_1": NAME}).encode()
         head = f"POST /sdapi/v1/extra-single-image HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         connection = server.raw(head.encode() + body)
-        assert server.engine.submitted.wait(10)
+        assert server.engine.submitted.wait(PATIENCE)
         state = server.get("progress").json()["state"]
         assert (state["job"], state["job_count"]) == ("extras", 1)
         connection.close()
-        assert server.engine.stopped.wait(10)
+        assert server.engine.stopped.wait(PATIENCE)
         assert [mode for _, mode in server.engine.stops] == ["drop"]
     finally:
         server.close()
@@ -482,7 +483,7 @@ def test_interrupted_pictures_are_left_out(tmp_path: Path, files: Path) -> None:
         with ThreadPoolExecutor(1) as pool:
             body = {"imageList": pictures, "upscaler_1": NAME}
             answer = pool.submit(server.post, "extra-batch-images", body)
-            assert server.engine.submitted.wait(10)
+            assert server.engine.submitted.wait(PATIENCE)
             server.post("interrupt", {})
             assert len(answer.result().json()["images"]) == 1
     finally:

@@ -9,6 +9,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
+from patience import PATIENCE
 from schemathesis import GenerationMode
 
 from tests.api.conftest import Server
@@ -19,8 +20,6 @@ NOT_A_FAULT = {501, 503}
 
 EXAMPLES = int(os.environ.get("SDSERVER_FUZZ_EXAMPLES", "15"))
 """Of each route; docs/api.md says how more are tried."""
-
-PATIENCE = 10.0
 
 NASTY: list[Any] = [
     *(None, True, "", "0", "nan", "x" * 300, "\0", "\ud83d\ude00", "../../etc/passwd", "http://127.0.0.1/x"),

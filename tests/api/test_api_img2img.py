@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from PIL import Image
 
 from sdserver.api.config import Limits
@@ -199,10 +200,10 @@ def test_progress_names_the_tab(serve: Callable[..., Server]) -> None:
     raw = json.dumps(BASE | {"init_images": [RED]}).encode()
     head = b"POST /sdapi/v1/img2img HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     connection = server.raw(head + b"Content-Length: %d\r\n\r\n" % len(raw) + raw)
-    assert server.engine.submitted.wait(10)
+    assert server.engine.submitted.wait(PATIENCE)
     assert server.get("progress").json()["state"]["job"] == "scripts_img2img"
     connection.close()
-    assert server.engine.stopped.wait(10)
+    assert server.engine.stopped.wait(PATIENCE)
 
 
 def test_without_a_mask_an_inpainting_checkpoint_may_see_the_picture(serve: Callable[..., Server]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from authors_layouts import write_openai
 from node import CHECKPOINT, Node, running
+from patience import PATIENCE
 from PIL import Image
 from tiny_captioner import write_captioner
 from tiny_danbooru import write_danbooru
@@ -193,14 +194,14 @@ def test_it_is_on_the_board_and_an_interrupted_one_has_no_caption(described: Ser
     described.engine.held = True
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(described.post, "interrogate", {"image": sent(noise(1))})
-        assert described.engine.submitted.wait(10)
+        assert described.engine.submitted.wait(PATIENCE)
         state = described.get("progress").json()["state"]
         assert (state["job"], state["job_count"]) == ("interrogate", 1)
         listed = described.request("GET", "/v1/jobs?kind=interrogate").json()["jobs"]
         assert [(job["kind"], job["state"]) for job in listed] == [("interrogate", "running")]
         assert described.request("GET", "/v1/jobs?kind=extras").json()["jobs"] == []
         described.post("interrupt", {})
-        answer = waiting.result(10)
+        answer = waiting.result(PATIENCE)
     assert (answer.status_code, "caption" in answer.json()) == (410, False)
     (job,) = described.request("GET", "/v1/jobs").json()["jobs"]
     assert (job["state"], job["stopped"]) == ("cancelled", "interrupt")
@@ -212,9 +213,9 @@ def test_who_leaves_cancels(described: Server) -> None:
     body = json.dumps({"image": sent(noise(1))}).encode()
     head = f"POST /sdapi/v1/interrogate HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     connection = described.raw(head.encode() + body)
-    assert described.engine.submitted.wait(10)
+    assert described.engine.submitted.wait(PATIENCE)
     connection.close()
-    assert described.engine.stopped.wait(10)
+    assert described.engine.stopped.wait(PATIENCE)
     assert [mode for _, mode in described.engine.stops] == ["drop"]
 
 
@@ -266,9 +267,9 @@ def test_an_interrupted_loopback_paints_nothing_undescribed(described: Server) -
     described.engine.held = True
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(looped, described, 3, 0.5, "Linear", "CLIP")
-        assert described.engine.submitted.wait(10)
+        assert described.engine.submitted.wait(PATIENCE)
         described.post("interrupt", {})
-        answer = waiting.result(10)
+        answer = waiting.result(PATIENCE)
     assert (answer.status_code, answer.json()["images"]) == (200, [])
     assert [type(job) for job in described.engine.jobs] == [Describe]
 
@@ -277,10 +278,10 @@ def test_a_description_is_not_skipped(described: Server) -> None:
     described.engine.held = True
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(looped, described, 1, 0.5, "Linear", "CLIP")
-        assert described.engine.submitted.wait(10)
+        assert described.engine.submitted.wait(PATIENCE)
         described.engine.held = False
         described.post("skip", {})
-        answer = waiting.result(10)
+        answer = waiting.result(PATIENCE)
     assert len(answer.json()["images"]) == 1
     assert [type(job) for job in described.engine.jobs] == [Describe, Describe, Img2Img]
     assert described.engine.jobs[-1].prompt.positive == "cat, 64x64 of (1, 2, 3) by base (1, 24, 48)"

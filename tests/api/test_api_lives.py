@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
+from patience import PATIENCE
 from PIL import Image
 
 from sdserver.api import work
@@ -40,7 +41,7 @@ class Gate:
     def pass_through(self) -> None:
         self.count += 1
         self.entered.set()
-        assert self.opened.wait(10)
+        assert self.opened.wait(PATIENCE)
 
     def before(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, held up."""
@@ -64,10 +65,10 @@ def left(server: Server, gate: Gate, body: dict[str, Any]) -> dict[str, Any]:
     data = json.dumps(body).encode()
     head = f"POST /sdapi/v1/txt2img HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
     connection = server.raw(head.encode() + data)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(PATIENCE)
     connection.close()
     job = latest(server)
-    end = time.monotonic() + 5
+    end = time.monotonic() + PATIENCE
     while job["ended"] is None and time.monotonic() < end:
         time.sleep(0.01)
         job = latest(server)
@@ -123,7 +124,7 @@ def test_an_answered_request_leaves_no_pictures_behind(server: Server) -> None:
     known = {id(thing) for thing in things()}
     body = MATRIX | {"init_images": [base64_of(gradient(64, 64))]}
     assert len(server.post("img2img", body).json()["images"]) == 5
-    end = time.monotonic() + 5
+    end = time.monotonic() + PATIENCE
     while (found := [thing for thing in things() if id(thing) not in known]) and time.monotonic() < end:
         time.sleep(0.05)
     assert found == []

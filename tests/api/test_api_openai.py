@@ -8,6 +8,7 @@ from typing import Any
 import openai
 import pytest
 import requests
+from patience import PATIENCE
 from PIL import Image
 
 from sdserver.jobs.job import Img2Img, Txt2Img
@@ -129,10 +130,10 @@ def test_addresses_lead_to_the_picture(connect: Clients, config: dict[str, Any],
     urls = [item.url or "" for item in made.data]
     assert len(set(urls)) == 2
     assert all(url.startswith(f"{server.url}{prefix}/v1/images/files/") for url in urls)
-    answer = requests.get(urls[1], timeout=10)
+    answer = requests.get(urls[1], timeout=PATIENCE)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
     assert opened(answer.content).getpixel((0, 0)) == (server.engine.jobs[1].noise.seed % 251,) * 3
-    missing = requests.get(urls[1][:-5] + ".png", timeout=10)
+    missing = requests.get(urls[1][:-5] + ".png", timeout=PATIENCE)
     assert missing.status_code == 404
     assert set(missing.json()) == {"error"}
 
@@ -154,7 +155,11 @@ def test_pictures_behind_addresses_keep_within_the_budget(connect: Clients) -> N
     client, _ = connect(job_results_bytes=1)
     made = client.images.generate(prompt="cat", n=3, response_format="url", extra_body=FAST)
     assert made.data
-    assert [requests.get(item.url or "", timeout=10).status_code for item in made.data] == [404, 404, 200]
+    assert [requests.get(item.url or "", timeout=PATIENCE).status_code for item in made.data] == [
+        404,
+        404,
+        200,
+    ]
 
 
 def test_edits_with_a_mask(connect: Clients) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import requests
+from patience import PATIENCE
 
 from tests.api.conftest import Server
 
@@ -25,7 +26,7 @@ def operations() -> Iterator[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Schema]:
     server = Server(tmp_path_factory.mktemp("data"), api_server_stop=True)
-    document: Schema = requests.get(f"http://127.0.0.1:{server.port}/openapi.json", timeout=30).json()
+    document: Schema = requests.get(f"http://127.0.0.1:{server.port}/openapi.json", timeout=PATIENCE).json()
     yield document
     server.close()
 

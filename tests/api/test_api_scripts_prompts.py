@@ -138,11 +138,11 @@ def test_a_matrix_is_saved_with_its_grid(served: Server) -> None:
 
 
 def test_a_matrix_is_bounded(server: Server) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     assert "too many parts" in refusal(server, matrix("|".join("a" * 11)))
     assert "too many parts" in refusal(server, matrix("|" * 50_000))
     assert "too large" in refusal(server, matrix("|".join("a" * 10), width=2048, height=2048))
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 20  # all of them would take hours
 
 
 @pytest.mark.parametrize(

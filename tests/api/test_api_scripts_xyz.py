@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from PIL import Image
 
 from sdserver.api.config import Limits
@@ -448,9 +449,9 @@ def test_an_end_in_the_midst(served: Server) -> None:
 
     thread = threading.Thread(target=work)
     thread.start()
-    assert served.engine.submitted.wait(10)
+    assert served.engine.submitted.wait(PATIENCE)
     assert served.post("interrupt", None).status_code == 200
-    thread.join(10)
+    thread.join(PATIENCE)
     info = json.loads(with_answer["info"])
     assert info["all_seeds"] == [1, None, None]
     grid, *cells = pictures(with_answer)

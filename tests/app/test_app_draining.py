@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from patience import PATIENCE
+from steady import run_steadily
 
 from sdserver.api.door import Door, HangUp
 from sdserver.app import draining as module
@@ -72,9 +74,9 @@ class Rig:
 def scenario(test: Callable[[Rig], Awaitable[None]]) -> Callable[[], None]:
     def run() -> None:
         async def main() -> None:
-            await asyncio.wait_for(test(Rig()), 30)
+            await asyncio.wait_for(test(Rig()), PATIENCE)
 
-        asyncio.run(main())
+        run_steadily(main())
 
     run.__name__ = test.__name__
     return run
@@ -103,7 +105,7 @@ async def test_nobody_is_waited_for_where_nobody_asks(rig: Rig) -> None:
     rig.draining = Draining(rig.node, rig.door, 1000, lambda: rig.now)
     rig.door.probed()
     rig.now += module.PROBED_SECONDS
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await rig.draining.refuse("why", at_once=False)
     assert rig.state() == SHUT
 
@@ -112,7 +114,7 @@ async def test_nobody_is_waited_for_where_nobody_asks(rig: Rig) -> None:
 async def test_who_is_in_a_hurry_waits_for_nobody(rig: Rig) -> None:
     rig.draining = Draining(rig.node, rig.door, 1000, lambda: rig.now)
     rig.door.probed()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await rig.draining.refuse("why", at_once=True)
     assert rig.state() == SHUT
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 from PIL import Image
 
 NEEDED = "the page's tests need playwright (python3 scripts/bootstrap.py install dev)"
@@ -20,7 +21,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright 
 
 __all__ = ["Browser", "Locator", "Page", "Visitor", "chromium", "decoded", "expect", "sent_picture"]
 
-PATIENCE_MS = 20_000
+PATIENCE_MS = 1000 * PATIENCE
 """For anything that a loaded machine may delay."""
 DESKTOP = {"width": 1366, "height": 900}
 PHONE = {"width": 390, "height": 844}

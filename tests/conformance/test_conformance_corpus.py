@@ -82,7 +82,7 @@ def check(outcome: Outcome, exceptions: Exceptions) -> None:
 
 
 @needs_no_more
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("case", named(lean_cases))
 def test_lean(lean: Outcomes, exceptions: Exceptions, case: Case) -> None:
     check(lean[case.id], exceptions)
@@ -90,7 +90,7 @@ def test_lean(lean: Outcomes, exceptions: Exceptions, case: Case) -> None:
 
 @needs_whole
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(5400)
 @pytest.mark.parametrize("case", named(whole_cases))
 def test_whole(whole: Outcomes, exceptions: Exceptions, case: Case) -> None:
     check(whole[case.id], exceptions)
@@ -106,7 +106,7 @@ def test_every_deviation_is_argued(exceptions: Exceptions) -> None:
 
 @needs_whole
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(5400)
 def test_every_exception_is_used(whole: Outcomes, exceptions: Exceptions, tell: Tell) -> None:
     counts = Counter(outcome.verdict for outcome in whole.values())
     tell(f"whole corpus: {len(whole)} cases, " + ", ".join(f"{n} {word}" for word, n in counts.items()))
@@ -117,7 +117,7 @@ def test_every_exception_is_used(whole: Outcomes, exceptions: Exceptions, tell: 
 
 @needs_whole
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(5400)
 @pytest.mark.parametrize("case", named(loaded_cases))
 def test_under_load(loaded: Outcomes, exceptions: Exceptions, case: Case) -> None:
     """Shuffled, sixteen at a time, in deterministic mode."""

@@ -50,7 +50,7 @@ def test_a_job_shows_its_progress_and_makes_the_routes_picture(node: Node) -> No
 
 
 def test_jobs_share_batches_with_requests_and_are_stopped_alone(node: Node) -> None:
-    kept, stopped = job_of(node, steps=40), job_of(node, steps=150, n_iter=2)
+    kept, stopped = job_of(node, steps=40), job_of(node, steps=150, n_iter=2, width=256, height=256)
     while node.api("GET", f"/v1/jobs/{stopped}").json()["state"] == "queued":
         time.sleep(0.02)
     node.api("POST", f"/v1/jobs/{stopped}/interrupt")
@@ -62,7 +62,7 @@ def test_jobs_share_batches_with_requests_and_are_stopped_alone(node: Node) -> N
     ]
     assert len(answer.images) == 1
     assert len(node.api("GET", f"/v1/jobs/{kept}").json()["result"]["images"]) == 1
-    cancelled = job_of(node, steps=150)
+    cancelled = job_of(node, steps=150, width=256, height=256)
     assert node.api("DELETE", f"/v1/jobs/{cancelled}").json()["state"] == "cancelled"
     node.wait_idle()
 
@@ -70,7 +70,7 @@ def test_jobs_share_batches_with_requests_and_are_stopped_alone(node: Node) -> N
 @pytest.mark.parametrize(("method", "path"), [("POST", "/interrupt"), ("DELETE", "")])
 def test_a_stopped_job_takes_no_more_of_the_device(node: Node, method: str, path: str) -> None:
     """Of 150 steps hardly more run than had run; the batch under way, and those while the request crosses."""
-    stopped = job_of(node, steps=150)
+    stopped = job_of(node, steps=150, width=256, height=256)
     node.wait_running()
     wait_until(lambda: bool(node.api("GET", f"/v1/jobs/{stopped}").json()["progress"]))
     before = node.metric("sdserver_batch_rows_count", kind="predict")

@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 import requests
 from node import LOOPBACK, Node, wait_until
+from patience import PATIENCE
 from PIL import Image
 
 from tests.deploy.balancers import Address, Balancer, balancer, silent_port
 from tests.deploy.conftest import BALANCERS, NAME, Site, all_at_once, kill, status_counts
 
 Call = Callable[[], requests.Response]
+SLOW = {"width": 128, "height": 128}  # of pictures that must not be done before all are asked for
 
 
 def noisy_picture(side: int) -> str:
@@ -87,12 +89,12 @@ def test_events_come_while_the_job_runs(one: Balancer) -> None:
         body = {"kind": "txt2img", "steps": 150, "width": 64, "height": 64, "n_iter": 20}
         job = session.post(f"{base}/v1/jobs", json=body).json()["id"]
         for path in (f"/v1/jobs/{job}/events", "/v1/events?previews=true"):
-            with session.get(f"{base}{path}", stream=True, timeout=60) as stream:
+            with session.get(f"{base}{path}", stream=True, timeout=PATIENCE) as stream:
                 assert stream.headers["Content-Type"].startswith("text/event-stream")
                 assert any(makes_progress(line) for line in stream.iter_lines(chunk_size=1))
                 assert session.get(f"{base}/v1/jobs/{job}").json()["state"] == "running"
         assert session.post(f"{base}/v1/jobs/{job}/interrupt").status_code == 200
-        with session.get(f"{base}/v1/jobs/{job}/events", stream=True, timeout=60) as stream:
+        with session.get(f"{base}/v1/jobs/{job}/events", stream=True, timeout=PATIENCE) as stream:
             assert b"event: end" in list(stream.iter_lines())
 
 
@@ -177,7 +179,7 @@ def drained(site: Site, balancers: list[Balancer]) -> list[requests.Response]:
         batches = []
         for seed in range(14):
             one = balancers[seed % len(balancers)]
-            call = lambda one=one, seed=seed: one.txt2img(steps=40, seed=seed)  # noqa: E731
+            call = lambda one=one, seed=seed: one.txt2img(steps=40, seed=seed, **SLOW)  # noqa: E731
             batches.append(stack.enter_context(answers_of([call])))
             asked.append(call)
             wait_until(lambda count=seed + 1: sum(total(node) for node in site.nodes) >= count)

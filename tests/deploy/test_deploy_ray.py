@@ -21,6 +21,7 @@ import pytest
 import requests
 import yaml
 from node import CHECKPOINT, KEPT_VARIABLES, LOOPBACK, ROOT, free_ports, request, wait_until
+from patience import PATIENCE
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -161,7 +162,7 @@ def cluster(programs: Path, folder: Path, port: int) -> Iterator[None]:
         yield
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(120)
+        process.wait(PATIENCE)
 
 
 def nodes_below(folder: Path) -> dict[int, int]:

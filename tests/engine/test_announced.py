@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from patience import wait_until
 from toy import JOB, ToyDevice
 
 from sdserver.calls import DeviceCall, Encode, EncodeText, Preview, Upscale, UseModel
@@ -89,7 +90,10 @@ def test_it_is_the_device() -> None:
 def test_the_process_lives_while_a_long_call_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(ToyDevice):  # type: ignore[misc]  # the toy has no types
         def run(self, calls: Sequence[DeviceCall]) -> Any:
-            time.sleep(0.5)
+            if any(isinstance(said, LongCall) for said in rig.said):
+                wait_until(lambda: rig.said.count(Pulse()) >= 3)
+            else:
+                time.sleep(0.5)
             return super().run(calls)
 
     monkeypatch.setattr(announced, "PULSE_SECONDS", 0.05)

@@ -4,6 +4,7 @@ import asyncio
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import PATIENCE
 from toy import toy_enlarge, toy_job
 
 from sdserver.engine.messages import Arrange, Load
@@ -95,7 +96,7 @@ async def test_an_engine_that_starts_anew_is_given_the_jobs_in_the_new_order(rig
     starts = rig.process.starts
     rig.process.die(-9)
     rig.client.arrange(["c", "b", "a"])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while rig.process.starts == starts:
             await asyncio.sleep(0.01)
     assert rig.process.submitted() == ["c/0", "b/0", "a/0"]

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
+from patience import PATIENCE
 
 from sdserver.engine.client import EngineClient
 from sdserver.engine.config import EngineConfig
@@ -85,7 +86,7 @@ class Rig:
     async def crash(self):
         starts = self.process.starts
         self.process.die(-9)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while self.process.starts == starts:
                 await asyncio.sleep(0.01)
 
@@ -198,7 +199,7 @@ async def test_interrupt_ends_all_and_skip_only_what_runs(rig):
     rig.process.tell(Started("a/0"))
     ticket.stop("skip")
     assert [m for m in rig.process.sent if isinstance(m, Stop)] == [Stop("a/0", "skip")]
-    rig.client.stop_current("interrupt")
+    ticket.stop("interrupt")
     assert [m.job for m in rig.process.sent if isinstance(m, Stop)][1:] == ["a/0", "a/1", "a/2"]
 
 

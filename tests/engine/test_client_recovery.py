@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
+from patience import PATIENCE
 from scripted_process import ScriptedProcess
 
 from sdserver.engine import restarts
@@ -80,7 +81,7 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 def scenario(test: Callable[[Rig], Awaitable[None]]) -> Callable[[], None]:
     def run() -> None:
         async def main() -> None:
-            await asyncio.wait_for(test(Rig()), 60)
+            await asyncio.wait_for(test(Rig()), PATIENCE)
 
         asyncio.run(main())
 

@@ -5,9 +5,11 @@ import threading
 import time
 
 import pytest
+from patience import PATIENCE
 
+from sdserver.engine import outbox as outbox_module
 from sdserver.engine.messages import BatchRan, FromEngine, Unloaded
-from sdserver.engine.outbox import PAUSE_SECONDS, Outbox
+from sdserver.engine.outbox import Outbox
 from sdserver.errors import EngineFailure
 from sdserver.jobs.events import Cancelled, Progress, Started
 
@@ -23,11 +25,11 @@ class Front:
         self.sent: queue.Queue[list[FromEngine]] = queue.Queue()
 
     def take(self, messages: list[FromEngine]) -> None:
-        self.open.wait(10)
+        self.open.wait(PATIENCE)
         self.sent.put(messages)
 
     def got(self) -> list[FromEngine]:
-        return self.sent.get(timeout=10)
+        return self.sent.get(timeout=PATIENCE)
 
 
 def test_the_first_news_is_sent_at_once_and_the_rest_with_an_end() -> None:
@@ -65,15 +67,16 @@ def test_of_progress_that_waits_the_last_is_sent_of_each_job() -> None:
     outbox.close()
 
 
-def test_news_within_a_pause_is_held_until_it_is_over() -> None:
+def test_news_within_a_pause_is_held_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a clock that stands still the pause after the first lasts its full time."""
+    monkeypatch.setattr(outbox_module, "PAUSE_SECONDS", 2.0)
     front = Front()
     outbox = Outbox(front.take, clock=lambda: STILL)
     outbox.emit(Started("a"))
     front.got()
     outbox.emit(BatchRan("text", 1, 0.1))
     with pytest.raises(queue.Empty):
-        front.sent.get(timeout=PAUSE_SECONDS / 4)
+        front.sent.get(timeout=0.2)
     outbox.emit(Progress("a", 1, 2))
     assert front.got() == [BatchRan("text", 1, 0.1), Progress("a", 1, 2)]
     outbox.close()

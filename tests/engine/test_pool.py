@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from scripted_process import ScriptedProcess
 from toy import toy_enlarge, toy_job
 
@@ -115,7 +116,7 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 def scenario(test: Callable[[Rig], Awaitable[None]]) -> Callable[[], None]:
     def run() -> None:
         async def main() -> None:
-            await asyncio.wait_for(test(Rig()), 60)
+            await asyncio.wait_for(test(Rig()), PATIENCE)
 
         asyncio.run(main())
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 from sdserver.bundle.tuner import Tuning
 from sdserver.engine.client import EngineClient
@@ -74,7 +75,7 @@ async def scenario() -> None:
 
 @pytest.mark.slow
 def test_an_engine_process_shows_frees_and_enlarges() -> None:
-    asyncio.run(asyncio.wait_for(scenario(), 120))
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
 
 
 @pytest.mark.parametrize(

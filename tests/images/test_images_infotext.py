@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdserver.images.infotext import InfoValue, quote, render, split, unquote
+from sdserver.images.infotext import MAX_PAIRS, InfoValue, quote, render, split, unquote
 from sdserver.images.infotext_reader import Reading, read, take_styles
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "goldens/images/infotext.json").read_text())
@@ -55,25 +55,43 @@ def test_unquote_inverts_quote(text: str) -> None:
 
 @pytest.mark.parametrize("part", ["aa", 'aa:"', 'aa:"\\\\",', 'aa:"\\",', "aa bb-", '"', "\\"])
 def test_hostile_lines_take_linear_time(part: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     split("p\n" + part * 40_000)
-    assert time.perf_counter() - started < 3
+    assert time.thread_time() - started < 3
 
 
 @pytest.mark.parametrize(
     "part", ['a: "', "a: b, ", "Steps: 1, ", "a:", ", ", 'Lora hashes: "a: b", ', 'a: "\\"']
 )
-def test_a_megabyte_takes_twice_the_time_of_half_of_it(part: str) -> None:
-    half, whole = (min(reading(part, size) for _ in range(2)) for size in (500_000, 1_000_000))
-    assert whole <= max(3.5 * half, 0.1)
+def test_a_megabyte_takes_four_times_the_time_of_a_quarter(part: str) -> None:
+    quarter, whole = (min(reading(part, size) for _ in range(3)) for size in (250_000, 1_000_000))
+    assert whole <= max(10 * quarter, 0.1)
+
+
+@pytest.mark.parametrize("part", ["ab:,", 'ab: "\\n",', "ab: 1x1,", " :"])
+def test_a_megabyte_of_values_is_read_soon(part: str) -> None:
+    """0.1 s are promised; a noisy machine counts more."""
+    assert min(reading(part, 1_000_000) for _ in range(3)) < 0.3
+
+
+def test_values_without_end_are_not_read() -> None:
+    line = ", ".join(f"Key {number}: {number}" for number in range(MAX_PAIRS + 10))
+    assert split(f"p\n{line}") == ("p", "", {f"Key {number}": str(number) for number in range(MAX_PAIRS)})
+
+
+def test_a_quotation_mark_that_is_not_closed_is_a_value_up_to_the_comma() -> None:
+    assert split('p\nab: ",cd \\, Steps: 1, Seed: "a\\') == (
+        *("p", ""),
+        {"ab": '"', "Steps": "1", "Seed": '"a\\'},
+    )
 
 
 def reading(part: str, size: int) -> float:
     """CPU seconds."""
     text = "Steps: 1, " + (part * size)[:size]
-    started = time.process_time()
+    started = time.thread_time()
     read(text)
-    return time.process_time() - started
+    return time.thread_time() - started
 
 
 words = st.text(alphabet="abcXYZ (),:.é猫", min_size=1, max_size=20).map(str.strip).filter(bool)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = """[project]
@@ -85,7 +86,7 @@ class Tree:
     ) -> tuple[int, str]:
         """Run start.sh to its end: exit status, and stdout with stderr."""
         with self.popen(*argv, env=env, cwd=cwd) as process:
-            output = process.communicate(timeout=120)[0]
+            output = process.communicate(timeout=PATIENCE)[0]
         return process.returncode, output
 
     def write(self, name: str, text: str) -> None:
@@ -163,10 +164,12 @@ def test_start_through_a_link_and_with_all_descriptors_closed(tree: Tree, tmp_pa
     link = tmp_path / "sdserver"
     link.symlink_to(tree.root / "start.sh")
     found = subprocess.run(
-        [link, "--linked"], env=tree.env(), capture_output=True, text=True, check=True, timeout=60
+        [link, "--linked"], env=tree.env(), capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     assert last(found.stdout)["argv"] == ["--linked"]
-    subprocess.run(["/bin/sh", "-c", f"exec '{link}' <&- >&- 2>&-"], env=tree.env(), check=True, timeout=60)
+    subprocess.run(
+        ["/bin/sh", "-c", f"exec '{link}' <&- >&- 2>&-"], env=tree.env(), check=True, timeout=PATIENCE
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -175,13 +178,13 @@ def test_signals_reach_the_server(tree: Tree, number: signal.Signals) -> None:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["pid"] == process.pid
         process.send_signal(number)
-        assert process.wait(10) == -number
+        assert process.wait(PATIENCE) == -number
 
 
 def test_new_pins_are_installed_by_one_of_two_starts_at_once(tree: Tree) -> None:
     tree.write("constraints.txt", "stub-core==1.1\nstub-dev==1.0\n")
     both = [tree.popen("--x") for _ in range(2)]
-    outputs = [process.communicate(timeout=120)[0] for process in both]
+    outputs = [process.communicate(timeout=PATIENCE)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert [last(output)["core"] for output in outputs] == ["1.1", "1.1"]
     assert "".join(outputs).count("Installing the core") == 1
@@ -197,7 +200,7 @@ def test_stopped_installation_ends_at_once_and_heals(tree: Tree) -> None:
         assert process.stdout.readline().startswith("Making")
         time.sleep(0.5)
         process.terminate()
-        assert process.wait(10) == 143
+        assert process.wait(PATIENCE) == 143
     assert (tree.root / ".venv.lock").read_text() == "installing"
     status, output = tree.start()
     assert status == 0

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 HERE = Path(__file__).parent
 STATIC = HERE.parents[1] / "sdserver" / "web" / "static"
@@ -20,7 +21,7 @@ def test_functions(test: Path, tmp_path: Path) -> None:
     (tmp_path / "package.json").write_text('{"type": "module"}', encoding="utf-8")
     copied = shutil.copy(test, tmp_path)
     command = [NODE, "--test", "--test-reporter=tap", copied]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "# fail 0" in ran.stdout
     assert "# tests 0" not in ran.stdout

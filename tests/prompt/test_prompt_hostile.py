@@ -44,13 +44,13 @@ def test_time_grows_with_length_only(parse: Callable[[str], object], unit: str) 
 
 @settings(max_examples=25, deadline=None, derandomize=True, database=None)
 @given(unit=st.text("[]():|\\ 0-9a", min_size=1, max_size=12))
-def test_any_text_of_twice_the_length_takes_about_twice_the_time(unit: str) -> None:
+def test_any_text_of_four_times_the_length_takes_about_four_times_the_time(unit: str) -> None:
     """20,000 characters: docs/security.md has the figure. The bounds here are for busy machines."""
     for parse in (parse_attention, edit):
-        half, whole = (measure(parse, (unit * size)[:size]) for size in (10_000, 20_000))
-        if whole > max(3.5 * half, 0.1):  # once more: another thread may have had the time
-            half, whole = (seconds_of(parse, (unit * size)[:size]) for size in (10_000, 20_000))
-        assert whole <= max(3.5 * half, 0.1), unit
+        quarter, whole = (measure(parse, (unit * size)[:size]) for size in (5_000, 20_000))
+        if whole > max(10 * quarter, 0.1):  # once more: other processes slow a core down, too
+            quarter, whole = (seconds_of(parse, (unit * size)[:size]) for size in (5_000, 20_000))
+        assert whole <= max(10 * quarter, 0.1), unit
 
 
 def seconds_of(parse: Callable[[str], object], text: str) -> float:
@@ -65,12 +65,12 @@ def seconds(parse: Callable[[str], object], unit: str, size: int) -> float:
 
 def measure(parse: Callable[[str], object], text: str) -> float:
     gc.disable()  # its time grows with all that other tests left behind
-    start = time.process_time()
+    start = time.thread_time()
     try:
         parse(text)
     except InvalidField as error:
         assert error.field == "prompt"  # noqa: PT017
     finally:
-        duration = time.process_time() - start
+        duration = time.thread_time() - start
         gc.enable()
     return duration

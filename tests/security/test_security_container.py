@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from node import CHECKPOINT, LOOPBACK, ROOT, children, free_ports, request, wait_until
+from patience import PATIENCE
 from PIL import Image
 
 STRANGER = 54_321
@@ -104,7 +105,7 @@ def contained(data: Path) -> Iterator[Contained]:
         engine = next(each for each in children(front.pid) if "spawn_main" in each.command)
         yield Contained(front.pid, engine.pid, f"http://{LOOPBACK}:{port}", ops, data, log)
         os.kill(front.pid, 15)
-        assert process.wait(60) == 0, log.read_text()
+        assert process.wait(PATIENCE) == 0, log.read_text()
     finally:
         if process.poll() is None:
             process.kill()

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 from node import request
+from patience import PATIENCE
 from PIL import Image, PngImagePlugin
 
 from tests.api.conftest import Server
-from tests.soak.test_soak_inputs import Served, served
+from tests.soak.sending import Served, served
 
 CANARY = "canary-51e0"
 BODY_LIMIT = 2_000_000
@@ -151,7 +152,7 @@ def test_a_gigabyte_of_zeros_is_not_kept(server: Served, head: str) -> None:
     piece = b"f4240\r\n" + zeros + b"\r\n" if "chunked" in head else zeros
     sent, answer = 0, b""
     lines = f"POST /sdapi/v1/txt2img HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{head}\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as client:
         client.sendall(lines.encode())
         try:
             while sent < GIGABYTE:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import requests
+from patience import PATIENCE
 
 from sdserver.api.config import Limits
 from sdserver.catalog.networks import NetworkFolders
@@ -164,7 +165,7 @@ def main(folder: Path, share: int) -> None:
             for place, (method, path, arguments) in enumerate(asks(document, options, text)):
                 if (place + turn) % len(texts) >= share:
                     continue
-                answer = session.request(method, server.url + path, timeout=60, **arguments)
+                answer = session.request(method, server.url + path, timeout=PATIENCE, **arguments)
                 statuses[answer.status_code] += 1
                 told += b"canary of the disk" in answer.content
     found = sorted(watch.outside)

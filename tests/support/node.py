@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -9,18 +10,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import requests
+from patience import PATIENCE, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = ROOT / "tests" / "goldens" / "checkpoints" / "tiny-sd15.safetensors"
 LOOPBACK = "127.0.0.1"
-PATIENCE = 150.0  # seconds for anything that a loaded machine may delay
 KEPT_VARIABLES = ("PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONDONTWRITEBYTECODE")
 
 
@@ -35,10 +36,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class Poll:
-    """One look at a node that starts: the API's port first, the phase right after."""
+    """One look at a node that starts, at one thing after the other.
 
-    accepts: bool
+    Attributes:
+        phase: at first.
+        accepts: whether the API's port did then.
+        loaded: whether a checkpoint was loaded by then.
+    """
+
     phase: str
+    accepts: bool
+    loaded: bool
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ class Node:
     def accepts(self) -> bool:
         """Whether a TCP connection to the API's port stands."""
         try:
-            socket.create_connection((LOOPBACK, self.port), timeout=5).close()
+            socket.create_connection((LOOPBACK, self.port), timeout=PATIENCE).close()
         except ConnectionRefusedError:
             return False
         return True
@@ -129,9 +137,9 @@ class Node:
         answer = response.json()
         return Answer(answer["images"], answer["parameters"], json.loads(answer["info"]))
 
-    def leaving_client(self, steps: int = 150) -> socket.socket:
+    def leaving_client(self, steps: int = 150, side: int = 64) -> socket.socket:
         """A connection that has asked for a picture; close it to leave before it is done."""
-        body = json.dumps({"steps": steps, "width": 64, "height": 64}).encode()
+        body = json.dumps({"steps": steps, "width": side, "height": side}).encode()
         client = socket.create_connection((LOOPBACK, self.port))
         head = f"POST /sdapi/v1/txt2img HTTP/1.1\r\nHost: {LOOPBACK}\r\nContent-Length: {len(body)}\r\n\r\n"
         client.sendall(head.encode() + body)
@@ -152,12 +160,13 @@ class Node:
 
     def wait_listening(self) -> float:
         """Wait for the maintenance port; seconds from the process's start to its first answer."""
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 self.ops("/live")
             except requests.ConnectionError:
                 assert self.process.poll() is None, self.stderr
-                assert time.monotonic() - self.started_at < PATIENCE
+                assert time.monotonic() < deadline, "it does not listen"
                 time.sleep(0.01)
             else:
                 return time.monotonic() - self.started_at
@@ -166,11 +175,11 @@ class Node:
         """Wait until the node takes requests; what it showed meanwhile."""
         self.wait_listening()
         polls: list[Poll] = []
+        deadline = time.monotonic() + PATIENCE
         while not polls or polls[-1].phase != "ready":
-            accepts = self.accepts
-            polls.append(Poll(accepts, self.status()["state"]))
+            polls.append(Poll(self.status()["state"], self.accepts, bool(self.status()["model"])))
             assert polls[-1].phase != "failed", self.status()["reason"]
-            assert time.monotonic() - self.started_at < PATIENCE
+            assert time.monotonic() < deadline, "it does not become ready"
             time.sleep(0.05)
         assert self.engine
         return polls
@@ -178,6 +187,11 @@ class Node:
     def wait_running(self, images: int = 1) -> None:
         """Wait until the engine works on so many requests."""
         wait_until(lambda: self.ops("/load").json()["running"] >= images)
+
+    def wait_stepped(self) -> None:
+        """Wait until the request that runs has a step behind it: stopped from now on, it has a picture."""
+        path = "/sdapi/v1/progress?skip_current_image=true"
+        wait_until(lambda: self.api("GET", path).json()["state"]["sampling_step"] >= 1)
 
     def wait_idle(self) -> None:
         """Wait until no request is unfinished."""
@@ -190,15 +204,16 @@ class Node:
 
     def exit_code(self) -> int:
         """Wait for the process's end; its exit code."""
+        deadline = time.monotonic() + 2 * PATIENCE
         while self.process.poll() is None:
             self._children |= set(children(self.process.pid))
-            assert time.monotonic() - self.started_at < 2 * PATIENCE
+            assert time.monotonic() < deadline, "it goes on"
             time.sleep(0.05)
         return self.process.returncode
 
     def orphans(self) -> list[Child]:
         """Children that were seen and outlive the front process by more than a while."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while any(process.alive for process in self._children) and time.monotonic() < deadline:
             time.sleep(0.05)
         return [process for process in self._children if process.alive]
@@ -214,7 +229,7 @@ def running(data_dir: Path, *flags: str, environ: Mapping[str, str] | None = Non
         if node.process.poll() is None:
             node.signal(signal.SIGTERM)
             try:
-                node.process.wait(60)
+                node.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 node.process.kill()
                 node.process.wait()
@@ -234,24 +249,16 @@ def together(work: Sequence[Callable[[], Answer]]) -> list[Answer]:
         return [future.result() for future in [pool.submit(call) for call in work]]
 
 
-def wait_until(is_so: Callable[[], object]) -> None:
-    """Wait until the condition holds; fail if it never does."""
-    deadline = time.monotonic() + PATIENCE
-    while not is_so():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind((LOOPBACK, 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports that were free a moment ago, and that no outgoing connection is given before they are used."""
+    first_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.SystemRandom().randrange(first_outgoing // 2, first_outgoing)
+        with socket.socket() as one, suppress(OSError):
+            one.bind((LOOPBACK, port))
+            found.add(port)
+    return list(found)
 
 
 def child(pid: int) -> Child | None:

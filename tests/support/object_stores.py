@@ -14,6 +14,7 @@ from typing import Any
 import boto3
 import requests
 from node import LOOPBACK, free_ports
+from patience import PATIENCE
 
 BUCKET = "pictures"
 REGION = "us-east-1"
@@ -73,7 +74,7 @@ def moto() -> Iterator[ObjectStore]:
         policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
         iam.put_user_policy(UserName="node", PolicyName="s3", PolicyDocument=policy)
         anybody.client().create_bucket(Bucket=BUCKET)
-        answer = requests.post(f"http://{LOOPBACK}:{port}/moto-api/reset-auth", data="0", timeout=30)
+        answer = requests.post(f"http://{LOOPBACK}:{port}/moto-api/reset-auth", data="0", timeout=PATIENCE)
         assert answer.ok
         yield ObjectStore(port, made["AccessKeyId"], made["SecretAccessKey"])
 
@@ -87,7 +88,7 @@ def s3rver(folder: Path) -> Iterator[ObjectStore]:
         [npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--loglevel=error", S3RVER],
         cwd=folder,
         check=True,
-        timeout=240,
+        timeout=3 * PATIENCE,
     )
     (port,) = free_ports(1)
     program = folder / "node_modules" / ".bin" / "s3rver"
@@ -102,16 +103,16 @@ def s3rver(folder: Path) -> Iterator[ObjectStore]:
 def _running(command: list[str], port: int) -> Iterator[None]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while True:
             assert process.poll() is None, f"{command[0]} ended with {process.returncode}"
             assert time.monotonic() < deadline
             try:
-                requests.get(f"http://{LOOPBACK}:{port}/", timeout=30)
+                requests.get(f"http://{LOOPBACK}:{port}/", timeout=PATIENCE)
                 break
             except requests.ConnectionError:
                 time.sleep(0.05)
         yield
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE)

@@ -7,6 +7,7 @@ import queue
 import signal
 import threading
 import time
+from collections import deque
 from pathlib import Path
 
 import torch
@@ -36,6 +37,9 @@ class Rogue(ToyDevice):
 
     def __init__(self, done):
         super().__init__()
+        # Nobody looks at these, and a process may live for long.
+        self.batches = deque(maxlen=1)
+        self.loads = deque(maxlen=1)
         self._done = done
 
     def answer(self, call):

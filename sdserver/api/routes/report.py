@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,9 +61,8 @@ def report_routes(services: Services) -> APIRouter:
 
 
 def system_report(services: Services) -> dict[str, Any]:
-    """What the report says. Looks at every installed package: call it in a worker thread."""
+    """What the report says. May look at every installed package: call it in a worker thread."""
     model = services.engine.model
-    packages = {f"{each.name}=={each.version}" for each in distributions() if each.name}
     return {
         "Platform": platform.platform(),
         "Python": platform.python_version(),
@@ -77,8 +77,15 @@ def system_report(services: Services) -> dict[str, Any]:
         "Extensions": [],
         "Flags": without_secrets(services.config.flags),
         "Config": dict(services.options.snapshot()),
-        "Packages": sorted(packages, key=str.lower),
+        "Packages": installed_packages(),
     }
+
+
+@cache
+def installed_packages() -> tuple[str, ...]:
+    """Name and version of each. Found once, for that takes a tenth of a second."""
+    packages = {f"{each.name}=={each.version}" for each in distributions() if each.name}
+    return tuple(sorted(packages, key=str.lower))
 
 
 def process_seconds() -> float | None:
