@@ -8,6 +8,7 @@ Key: value, Key: value, ...                    one line
 import json
 import re
 from collections.abc import Mapping
+from itertools import islice
 
 InfoValue = str | int | float | bool | None
 
@@ -42,12 +43,14 @@ LEADING_KEYS = (
 )
 TRAILING_KEYS = ("Version", "User")
 
-_KEY_RUN = re.compile(r"[\w \-/]++")
-_SPACE = re.compile(r"\s*+")
-_QUOTED_PART = re.compile(r'"(?:\\.|[^\\"])++')
-_PLAIN = re.compile(r"[^,]*+")
+_KEY = r"(?<![\w \-/])[ \-/]*+(\w[\w \-/]++):\s*+"
+_VALUE = r'("(?:[^\\"]++|\\.)++"(?=,|\Z)|[^,]*+)'
+_PAIR = re.compile(_KEY + _VALUE)
+_JSON_TEXT = re.compile(r'"(?:[^\\"\x00-\x1f]++|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*+"')
 _SIZE = re.compile(r"(\d+)x(\d+)")
 _MIN_PAIRS = 3
+MAX_PAIRS = 5000
+"""Values of an infotext that are read; real ones have a few dozen."""
 
 
 def render(prompt: str, negative_prompt: str, values: Mapping[str, InfoValue]) -> str:
@@ -75,20 +78,15 @@ def quote(value: InfoValue) -> str:
 
 def unquote(text: str) -> str:
     """The inverse of `quote`, for the text of a value."""
-    if len(text) < 2 or not (text.startswith('"') and text.endswith('"')):
-        return text
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
-    return value if isinstance(value, str) else text
+    return str(json.loads(text)) if _JSON_TEXT.fullmatch(text) else text
 
 
 def split(text: str) -> tuple[str, str, dict[str, str]]:
     """Read an infotext: prompt, negative prompt, and the values exactly as written.
 
     The last line holds values only if it has at least three pairs, otherwise it is part of the
-    prompt. Sizes such as `512x768` become two entries, `Size-1` and `Size-2`.
+    prompt; the first `MAX_PAIRS` are read. Sizes such as `512x768` become two entries, `Size-1` and
+    `Size-2`.
     """
     lines = text.strip().split("\n")
     pairs = _pairs(lines[-1])
@@ -109,32 +107,12 @@ def split(text: str) -> tuple[str, str, dict[str, str]]:
 
 
 def _pairs(line: str) -> list[tuple[str, str]]:
-    """Keys and values of a line, as written. Takes time linear in its length."""
-    pairs: list[tuple[str, str]] = []
-    position = 0
-    quotes_close = True
-    while (run := _KEY_RUN.search(line, position)) is not None:
-        position = run.end()
-        key = run[0].lstrip(" -/")
-        if len(key) < 2 or not line.startswith(":", position):
-            continue
-        start = _end(_SPACE, line, position + 1)
-        end = _end(_PLAIN, line, start)
-        if quotes_close and line.startswith('"', start):
-            closing = _end(_QUOTED_PART, line, start)
-            # Where one is not closed before the line's end, none after it is.
-            quotes_close = closing < len(line)
-            if closing > start and (closing + 1 == len(line) or line.startswith('",', closing)):
-                end = closing + 1
-        pairs.append((key, line[start:end]))
-        position = end + 1
-    return pairs
+    """Keys and values of a line, as written. Takes time linear in its length.
 
-
-def _end(pattern: re.Pattern[str], line: str, position: int) -> int:
-    """Where a match that begins at the position ends; the position itself if there is none."""
-    match = pattern.match(line, position)
-    return match.end() if match else position
+    A run of a key's letters is looked at once, from its beginning. So is the text after a quotation mark:
+    it ends at the next one that could begin a value, for no backslash stands before such a one.
+    """
+    return [(pair[1], pair[2]) for pair in islice(_PAIR.finditer(line), MAX_PAIRS)]
 
 
 def _joined(lines: list[str]) -> str:

@@ -23,7 +23,7 @@ from tests.conformance.corpus_run import Outcome, run_corpus
 LEAN = ROOT / "tests" / "goldens" / "a1111"
 WHOLE = Path(os.environ.get("SDSERVER_GOLDENS") or os.devnull)
 MIX = 20240905
-EVERY = int(os.environ.get("SDSERVER_LOAD_EVERY", "3"))
+EVERY = int(os.environ.get("SDSERVER_LOAD_EVERY", "6"))
 """Of the cases under load one of so many is asked; 1 asks all of them."""
 
 Outcomes = Mapping[str, Outcome]

@@ -1,10 +1,14 @@
 """A server of its own process with an engine that makes every picture at once.
 
-`python -m tests.soak.served FOLDER` prints its port, and ends when its standard input does.
+`python -m tests.soak.served FOLDER` prints its port, and ends when its standard input does. Then it prints
+what it cost, as JSON: CPU seconds in all, those of requests, and the dearest requests.
 """
 
 import asyncio
+import gc
+import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +21,12 @@ from sdserver.app.servers import Guard, Serving, bind
 from sdserver.catalog.networks import NetworkFolders, Networks
 from sdserver.web.site import documentation_routes, login_routes, page_routes
 from tests.api.conftest import FakeCatalog, FakeEngine
+from tests.soak.bills import Bills
 
 LIMITS = Limits(max_width=512, max_height=512, max_pixels=512 * 512, max_images=4, max_init_pixels=4_000_000)
+
+
+DEAREST = 10
 
 
 class Forgetful(FakeEngine):
@@ -31,6 +39,8 @@ class Forgetful(FakeEngine):
 
 
 async def serve(folder: Path) -> None:
+    bills = Bills()
+    bills.install(asyncio.get_running_loop())
     closing = Closing()
     closing.begin()  # the stream of all jobs would not end else
     config = ApiConfig(
@@ -52,15 +62,23 @@ async def serve(folder: Path) -> None:
         lambda _route, _code, _seconds: None,
         [*page_routes(), *documentation_routes(), *login_routes()],
     )
+    gc.collect()
+    gc.freeze()  # as the front does
     bound = bind("127.0.0.1", 0, "--port")
     serving = Serving(
-        app, bound, keep_alive=1, guard=Guard(ConnectionLimits(head_seconds=2, window=2, linger=2))
+        bills.around(app),
+        bound,
+        keep_alive=1,
+        guard=Guard(ConnectionLimits(head_seconds=2, window=2, linger=2)),
     )
     await serving.start()
     sys.stdout.write(f"{bound.getsockname()[1]}\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.read)
     await serving.stop()
+    dearest = [(round(bill.seconds, 3), bill.what, repr(bill.body)) for bill in bills.dearest(DEAREST)]
+    costs = {"seconds": time.process_time(), "billed": bills.seconds, "dearest": dearest}
+    sys.stdout.write(json.dumps(costs))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 
 import sys
 
-import toy_process
-
 from sdserver.__main__ import main
 from sdserver.engine import supervisor
+from tests.soak import toy_entry
 
-supervisor.entry = toy_process  # type: ignore[assignment]
+supervisor.entry = toy_entry  # type: ignore[assignment]
 
 if __name__ == "__main__":
     sys.exit(main())
