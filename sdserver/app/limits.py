@@ -200,6 +200,19 @@ class GuardedProtocol(H11Protocol):
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
             self._head_since = None
+        elif self._head_since is None and not self.transport.is_closing():
+            self._body_ended_late()
+
+    def _body_ended_late(self) -> None:
+        """The rest of a body came after its answer: only now the client is waited for."""
+        self._idle_since = self.loop.time()
+        if self.conn.trailing_data[0]:
+            self._head_since = self._idle_since
+        elif self.timeout_keep_alive_task is None:
+            # Uvicorn has done so when it answered, and took it back when the rest came.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def on_response_complete(self) -> None:
         """An answer was written; the next request may come, once the body of this one is over."""

@@ -167,7 +167,10 @@ async def send_all(
             left -= 1
             data, started = next(inputs), time.monotonic()
             answered = lambda: record.answered  # noqa: E731
-            status = await asyncio.wait_for(send(server.port, data, answered), PATIENCE)
+            try:
+                status = await asyncio.wait_for(send(server.port, data, answered), PATIENCE)
+            except TimeoutError:
+                raise AssertionError(f"no end after {PATIENCE:g} s: {data[:3000]!r}") from None
             assert status < 500 or status in ON_PURPOSE, (status, data[:3000])
             sent = lambda: Sent(status, clocks.since(started), data)  # noqa: B023, E731
             record.add(status, time.monotonic() - started, sent)
