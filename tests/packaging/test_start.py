@@ -50,6 +50,10 @@ def make_wheel(folder: Path, name: str, version: str) -> None:
             wheel.writestr(path, text)
 
 
+def heed_sigint() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass(frozen=True)
 class Tree:
     """A tree with start.sh; `wheels` is the only place that pip may look at."""
@@ -79,6 +83,8 @@ class Tree:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # Shells that run this behind `&` ignore SIGINT for all that they start.
+            preexec_fn=heed_sigint,  # noqa: PLW1509
         )
 
     def start(
