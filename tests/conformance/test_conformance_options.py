@@ -67,8 +67,10 @@ def test_images_of_a_batch_that_share_a_path_differ_from_those_alone(node: Node)
     fields = {"sampler_name": "DPM++ SDE", "batch_size": 2, "steps": 3}
     option = {"no_dpmpp_sde_batch_determinism": True}
     own, shared = (node.txt2img(**fields, override_settings=more).images for more in ({}, option))
-    assert node.txt2img(**fields, override_settings=option).images == shared
-    assert all(difference(one, other)[0] > 0 for one, other in zip(own, shared, strict=True))
+    again = node.txt2img(**fields, override_settings=option).images
+    # Two images are four rows, in one batch or two as sizes are tried: equal but for rounding.
+    assert all(difference(one, other)[0] <= 1 for one, other in zip(shared, again, strict=True))
+    assert all(difference(one, other)[0] > 1 for one, other in zip(own, shared, strict=True))
 
 
 def test_a_smaller_picture_is_enlarged_as_the_option_says(node: Node) -> None:
