@@ -122,9 +122,10 @@ class Front:
             grace=1,
             guard=guards(settings, self._metrics.refused)[1],
         )
+        # Whoever hears the port answer may send a signal at once.
+        self._listen_to_signals()
         await maintenance.start()
         self._say(f"Maintenance port: {maintenance.address}")
-        self._listen_to_signals()
         recording = asyncio.create_task(self._history.record())
         logging.getLogger().addHandler(self._logs)
         try:
